@@ -1,0 +1,31 @@
+"""What a chapter puts on the page besides figures: steps of a derivation, and numbers for its prose."""
+
+from typing import Any
+
+import sympy
+from IPython.display import Math, display
+
+GLUE = "application/papermill.record/"
+
+
+def show(text: str, expression: Any = None) -> None:
+    """Display one step: a sentence, then the expression as mathematics.
+
+    Only typesets; the step itself is asserted in the cell, in the open.
+    """
+    body = r"\text{" + text.replace("$", "") + r"}"
+    if expression is not None:
+        latex = expression if isinstance(expression, str) else sympy.latex(expression, mul_symbol=None)
+        body += r"\quad " + latex
+    display(Math(r"\displaystyle " + body))
+
+
+def glue(name: str, value: Any, fmt: str = "") -> None:
+    """Keep a value of the run under a name, for ``{glue:text}`name` `` in the book's prose.
+
+    The format myst-nb reads, written without importing it: a chapter runs where it is absent.
+    The value is formatted here, by ``fmt``, so that the cell and the prose say the same.
+    """
+    text = format(value, fmt) if fmt else str(value)
+    data = {GLUE + "text/plain": text}
+    display(data, raw=True, metadata={"scrapbook": {"name": name, "mime_prefix": GLUE}})

@@ -1,0 +1,117 @@
+r"""Where a step is taken: three state spaces for the same dynamics, and the choice between them.
+
+A step with token weights :math:`q` (a rate times frequencies, batch counts or noise) writes
+:math:`C \leftarrow C + \mathrm{diag}(q)\,(Y - \mathrm{softmax}\,w)`. Unchecked: the dynamics
+validate once, then iterate.
+"""
+
+import torch
+from torch import Tensor
+
+from amem_core.memory import gradient_of, residuals, scores_of
+from amem_core.problem import AssociationProblem
+from amem_core.validation import require
+
+
+class Particles:
+    """Scores ``w`` moved through the Gram matrices; N²M + NM² products a step, whatever ``d``."""
+
+    stores = "C"
+
+    def __init__(self, problem: AssociationProblem, W0: Tensor) -> None:
+        E, U = problem.E, problem.U
+        self.K_E, self.K_U, self.targets = E @ E.mT, U @ U.mT, problem.targets
+        shape = (*torch.broadcast_shapes(W0.shape[:-2], problem.batch_shape), problem.N, problem.M)
+        self.w = scores_of(W0, E, U).expand(shape).clone()
+        self.C = torch.zeros_like(self.w)
+        self.R, self.spread = torch.empty_like(self.w), torch.empty_like(self.w)
+
+    def advance(self, q: Tensor) -> None:
+        """One step with token weights ``q`` (..., N); in place, since fresh memory costs more than the products."""
+        residuals(self.w, self.targets, out=self.R).mul_(q[..., None])
+        self.C.sub_(self.R)
+        torch.matmul(self.K_E, self.R, out=self.spread)
+        self.w.sub_(torch.matmul(self.spread, self.K_U, out=self.R))
+
+    def snapshot(self) -> Tensor:
+        """The accumulated coefficients ``C`` (..., N, M)."""
+        return self.C
+
+
+class BinaryParticles:
+    """Two classes: one margin a token, ``m <- m + G (q sigma(-m))``, and nothing else to know."""
+
+    stores = "C"
+
+    def __init__(self, problem: AssociationProblem, W0: Tensor) -> None:
+        E, U = problem.E, problem.U
+        shape = (*torch.broadcast_shapes(W0.shape[:-2], problem.batch_shape), problem.N)
+        self.sign = (1.0 - 2.0 * problem.targets).to(E)  # class 0: +1, class 1: -1
+        gap = U[..., 0, :] - U[..., 1, :]
+        kappa = (gap * gap).sum(-1)[..., None, None]
+        G = kappa * self.sign[..., :, None] * (E @ E.mT) * self.sign[..., None, :]
+        self.G = G.expand(*shape[:-1], problem.N, problem.N).reshape(-1, problem.N, problem.N).contiguous()
+        m = self.sign * (E @ (W0.mT @ gap[..., None]))[..., 0]
+        # kept as minus the margin: its sigmoid is the probability of the wrong class
+        self.minus_m = -m.expand(shape).reshape(-1, problem.N, 1).contiguous()
+        self.shape, self.wrong = shape, torch.empty_like(self.minus_m)
+        self.written = torch.zeros_like(self.minus_m)
+
+    def advance(self, q: Tensor) -> None:
+        """One step with token weights ``q`` (..., N)."""
+        torch.sigmoid(self.minus_m, out=self.wrong)
+        self.wrong.mul_(q.expand(self.shape).reshape(self.wrong.shape))
+        self.written.add_(self.wrong)
+        self.minus_m.baddbmm_(self.G, self.wrong, alpha=-1)
+
+    def snapshot(self) -> Tensor:
+        """The accumulated coefficients ``C`` (..., N, 2): what goes to one class leaves the other."""
+        a = self.written.reshape(self.shape) * self.sign
+        return torch.stack([a, -a], -1)
+
+
+class Embeddings:
+    """The matrix itself; 2 (min(N, M) d² + N M d) products a step, whatever the Gram matrices."""
+
+    stores = "weights"
+
+    def __init__(self, problem: AssociationProblem, W0: Tensor) -> None:
+        self.E, self.U, self.targets = problem.E, problem.U, problem.targets
+        shape = (*torch.broadcast_shapes(W0.shape[:-2], problem.batch_shape), problem.d, problem.d)
+        self.W = W0.expand(shape).clone()
+
+    def advance(self, q: Tensor) -> None:
+        """One step with token weights ``q`` (..., N)."""
+        R = residuals(scores_of(self.W, self.E, self.U), self.targets).mul_(q[..., None])
+        self.W.sub_(gradient_of(R, self.E, self.U))
+
+    def snapshot(self) -> Tensor:
+        """The matrix (..., d, d)."""
+        return self.W
+
+
+SPACES = {"particles": Particles, "embeddings": Embeddings}
+
+
+def operations(problem: AssociationProblem) -> dict[str, int]:
+    """Multiplications of one step in each space (softmax apart, which both share).
+
+    >>> operations(AssociationProblem.orthonormal(4, 4, 64))
+    {'particles': 128, 'embeddings': 34816}
+    """
+    N, M, d = problem.N, problem.M, problem.d
+    particles = N * N if M == 2 else N * N * M + N * M * M
+    return {"particles": particles, "embeddings": 2 * (min(N, M) * d * d + N * M * d)}
+
+
+def open_space(
+    problem: AssociationProblem, W0: Tensor, space: str = "auto"
+) -> Particles | BinaryParticles | Embeddings:
+    """The state at ``W0`` in the space asked for, or with ``"auto"`` in the one with fewer operations."""
+    require(space in ("auto", *SPACES), "space", repr(space), "'auto', 'particles' or 'embeddings'")
+    if space == "auto":
+        cost = operations(problem)
+        space = min(cost, key=cost.get)
+    if space == "particles" and problem.M == 2:
+        return BinaryParticles(problem, W0)
+    return SPACES[space](problem, W0)

@@ -1,0 +1,110 @@
+// Small helpers shared by the views: elements, numbers, scales, axes, handles.
+const NS = "http://www.w3.org/2000/svg";
+
+function fill(node, attributes, children) {
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (value !== null && value !== undefined) node.setAttribute(key, value);
+  }
+  node.append(...children);
+  return node;
+}
+const html = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
+const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS(NS, tag), attributes, children);
+
+function format(value, digits = 4) {
+  if (typeof value !== "number") return String(value);
+  if (!Number.isFinite(value)) throw new Error("a value is not a finite number");
+  const size = Math.abs(value);
+  const text = size !== 0 && (size < 1e-3 || size >= 1e5)
+    ? value.toExponential(2).replace("e+", "e") : String(Number(value.toPrecision(digits)));
+  return text.replace("-", "\u2212");
+}
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+
+// A monotone map between data and picture, with its inverse and its ticks.
+function scale([low, high], [from, to], log = false) {
+  const f = log ? Math.log10 : (v) => v;
+  const inverse = log ? (v) => 10 ** v : (v) => v;
+  const [a, b] = [f(low), f(high)], span = b - a || 1;
+  const map = (v) => from + ((f(v) - a) / span) * (to - from);
+  map.invert = (px) => inverse(a + ((px - from) / (to - from)) * span);
+  map.ticks = () => {
+    if (log) {
+      const step = Math.max(1, Math.ceil((Math.floor(b) - Math.ceil(a)) / 4)), out = [];
+      for (let k = Math.ceil(a - 1e-9); k <= b + 1e-9; k += step) out.push(10 ** k);
+      if (out.length > 1) return out;
+    }
+    const raw = (high - low) / 4, power = 10 ** Math.floor(Math.log10(raw || 1));
+    const step = power * ([1, 2, 5].find((m) => m * power >= raw) ?? 10), out = [];
+    for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + 1e-9 * step; v += step)
+      out.push(Math.abs(v) < 1e-9 * step ? 0 : v);
+    return out;
+  };
+  return map;
+}
+
+// An svg with a titled frame; returns its layers and the two scales.
+const BOX = { width: 360, height: 250, left: 46, right: 10, top: 24, bottom: 36 };
+function chart(view, xRange, yRange, { logX = false, logY = false, grid = true } = {}) {
+  const { width, height, left, right, top, bottom } = BOX;
+  const x = scale(xRange, [left, width - right], logX), y = scale(yRange, [height - bottom, top], logY);
+  const power = (v, log) => log && v > 0 && (v < 1e-2 || v > 1e3);
+  const label = (v, log) => power(v, log)
+    ? ["10", svg("tspan", { dy: -4, "font-size": 8 }, format(Math.log10(v)))] : [format(v)];
+  const axes = svg("g", { class: "ex-axes" });
+  for (const v of x.ticks()) {
+    if (grid) axes.append(svg("line", { x1: x(v), x2: x(v), y1: top, y2: height - bottom }));
+    axes.append(svg("text", { x: x(v), y: height - bottom + 14, "text-anchor": "middle" }, ...label(v, logX)));
+  }
+  for (const v of y.ticks()) {
+    if (grid) axes.append(svg("line", { y1: y(v), y2: y(v), x1: left, x2: width - right }));
+    axes.append(svg("text", { x: left - 5, y: y(v) + 3.5, "text-anchor": "end" }, ...label(v, logY)));
+  }
+  const middle = (left + width - right) / 2;
+  axes.append(svg("text", { x: middle, y: height - 5, "text-anchor": "middle", class: "ex-label" }, view.x ?? ""));
+  axes.append(svg("text", { x: left, y: 14, class: "ex-title" }, view.title));
+  if (view.y) {
+    const at = `translate(11 ${(top + height - bottom) / 2}) rotate(-90)`;
+    axes.append(svg("text", { transform: at, "text-anchor": "middle", class: "ex-label" }, view.y));
+  }
+  const marks = svg("g");
+  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": view.alt ?? view.title });
+  root.append(axes, marks);
+  return { root, marks, x, y, box: { x0: left, x1: width - right, y0: top, y1: height - bottom } };
+}
+
+// Pointer position in the coordinates of an svg's viewBox.
+function position(root, event) {
+  const box = root.getBoundingClientRect(), view = root.viewBox.baseVal;
+  return [((event.clientX - box.left) / box.width) * view.width, ((event.clientY - box.top) / box.height) * view.height];
+}
+// Mouse, pen and touch drags: `move(point)` from press to release. The listeners stay on the
+// element, which redraws replace the content of, so that a drag survives a redraw.
+function onDrag(element, root, move, touch = "none") {
+  element.style.touchAction = touch;
+  element.addEventListener("pointerdown", (event) => {
+    event.preventDefault();
+    element.focus?.({ preventScroll: true });
+    const follow = (e) => move(position(root(), e));
+    const stop = () => {
+      window.removeEventListener("pointermove", follow);
+      for (const end of ["pointerup", "pointercancel"]) window.removeEventListener(end, stop);
+    };
+    window.addEventListener("pointermove", follow);
+    for (const end of ["pointerup", "pointercancel"]) window.addEventListener(end, stop);
+    follow(event);
+  });
+}
+// Arrow keys: `nudge(dx, dy)` in steps; with Shift ten times as far.
+function onArrows(element, nudge) {
+  const directions = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+  element.addEventListener("keydown", (event) => {
+    const direction = directions[event.key];
+    if (!direction) return;
+    event.preventDefault();
+    const far = event.shiftKey ? 10 : 1;
+    nudge(direction[0] * far, direction[1] * far);
+  });
+}
+const VIEWS = {};
