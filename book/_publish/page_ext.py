@@ -1,0 +1,53 @@
+"""Sphinx: what every page of the book shares: style sheet, script, two settings, and no second copy of the icons."""
+
+import re
+from pathlib import Path
+
+from sphinx.util import logging
+
+STATIC = Path(__file__).resolve().parent.parent / "_static"
+STYLE, SCRIPT = "amem.css", "amem.js"
+# The theme draws its icons from web fonts, and loads 1.5 MB of script that could draw them once more.
+ICONS = re.compile(r'\s*<script defer src="[^"]*scripts/fontawesome\.js[^"]*"></script>')
+logger = logging.getLogger(__name__)
+
+
+def configure(app, config) -> None:
+    """Add book/_static once, whether or not _config.yml names it too, and the settings."""
+    folders = {(Path(app.confdir) / folder).resolve() for folder in config.html_static_path}
+    if STATIC not in folders:
+        config.html_static_path.append(str(STATIC))
+    if STYLE not in config.html_css_files:
+        config.html_css_files.append(STYLE)
+    if SCRIPT not in config.html_js_files:
+        config.html_js_files.append((SCRIPT, {"defer": "defer"}))
+    config.html_context.setdefault("default_mode", "auto")  # without it the theme logs an error on every page
+    config.html_domain_indices = False  # an index of theorem labels, which no reader seeks
+
+
+def finish(app, error) -> None:
+    """Take the icons' script out of the pages and source maps out of the folder; make reference lists lists."""
+    if error is not None or app.builder.format != "html":
+        return
+    out = Path(app.outdir)
+    for page in out.rglob("*.html"):
+        if "_static" in page.relative_to(out).parts:
+            continue
+        text = page.read_text(encoding="utf-8")
+        lighter = ICONS.sub("", text)
+        if "fontawesome.js" in lighter:
+            logger.warning("the theme loads fontawesome.js in a new way: see page_ext.py", location=str(page))
+        # docutils writes a role that ARIA has withdrawn, inside a list that then has no items
+        finished = lighter.replace('role="doc-biblioentry"', 'role="listitem"')
+        if finished != text:
+            page.write_text(finished, encoding="utf-8")
+    scripts = out / "_static" / "scripts"
+    for unused in [*scripts.glob("fontawesome.js*"), *(out / "_static").rglob("*.map")]:
+        unused.unlink(missing_ok=True)
+
+
+def setup(app):
+    """Register the two events."""
+    app.connect("config-inited", configure, priority=100)
+    app.connect("build-finished", finish, priority=900)  # after the theme has written its files
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
