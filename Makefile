@@ -52,5 +52,5 @@ $(READY): constraints.txt pyproject.toml
 	fi
 	@echo "Installing the pinned environment (constraints.txt)"
 	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0 setuptools wheel
-	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[book,test]'
+	@PYTHONWARNINGS=ignore $(PY) -m pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[book,test]'
 	@touch $@

@@ -27,5 +27,5 @@ def glue(name: str, value: Any, fmt: str = "") -> None:
     The value is formatted here, by ``fmt``, so that the cell and the prose say the same.
     """
     text = format(value, fmt) if fmt else str(value)
-    data = {GLUE + "text/plain": text}
+    data = {GLUE + "text/plain": repr(text)}  # quoted: myst-nb would read 1,000 as a pair of numbers
     display(data, raw=True, metadata={"scrapbook": {"name": name, "mime_prefix": GLUE}})

@@ -167,12 +167,16 @@ def align(w: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def residuals(w: Tensor, targets: Tensor, out: Tensor | None = None) -> Tensor:
-    """``softmax(w) - onehot(targets)``; at the target computed as minus the mass of the others."""
+    """``softmax(w) - onehot(targets)``; at the target computed as minus the mass of the others.
+
+    With ``out`` nothing is allocated; without, the result can be differentiated.
+    """
     w, at_target = align(w, targets)
-    R = torch.sub(w, w.amax(-1, keepdim=True), out=out).exp_()  # on short rows faster than torch.softmax
-    total = R.sum(-1, keepdim=True)
-    R.scatter_(-1, at_target, 0.0)
-    return R.scatter_(-1, at_target, R.sum(-1, keepdim=True).neg_()).div_(total)
+    if out is None:
+        R = torch.softmax(w, -1).scatter(-1, at_target, 0.0)
+        return R.scatter(-1, at_target, -R.sum(-1, keepdim=True))
+    R = torch.softmax(w, -1, out=out).scatter_(-1, at_target, 0.0)
+    return R.scatter_(-1, at_target, R.sum(-1, keepdim=True).neg_())
 
 
 def margins_of(w: Tensor, targets: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Letters: ``N`` tokens, ``M`` classes, ``d`` dimension. Row ``x`` of ``E`` is the
 embedding ``e_x``, row ``y`` of ``U`` the output embedding ``u_y``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -117,6 +118,19 @@ class AssociationProblem:
             targets=self.targets.to(device=device),
             p=p / p.sum(-1, keepdim=True),
         )
+
+    @classmethod
+    def stack(cls, problems: "Sequence[AssociationProblem]") -> "AssociationProblem":
+        """Problems of one size side by side: a new leading batch dimension.
+
+        >>> AssociationProblem.stack([AssociationProblem.gaussian(3, 2, 4, seed=s) for s in range(5)]).batch_shape
+        torch.Size([5])
+        """
+        require(len(problems) > 0, "problems", "none", "one or more")
+        sizes = {(q.N, q.M, q.d, q.batch_shape) for q in problems}
+        require(len(sizes) == 1, "problems", f"sizes (N, M, d, batch) {sorted(sizes)}", "one size")
+        parts = (torch.stack([getattr(q, name) for q in problems]) for name in ("E", "U", "targets", "p"))
+        return cls(*parts)
 
     @classmethod
     def orthonormal(

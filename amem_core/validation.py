@@ -1,8 +1,6 @@
 """Checks of input, shared by every room: each raises a ``ValueError`` that names the
 argument, the value found and what is allowed, before any work is done."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -22,7 +20,7 @@ def require_floating(argument: str, tensor: object) -> None:
     require(finite, argument, "a value that is NaN or infinite", "finite values only")
 
 
-def require_broadcast(shapes: dict[str, Sequence[int]]) -> torch.Size:
+def require_broadcast(shapes: dict[str, tuple]) -> torch.Size:
     """The common batch shape of several arguments, or a ``ValueError`` naming them all."""
     try:
         return torch.broadcast_shapes(*(tuple(s) for s in shapes.values()))

@@ -115,7 +115,12 @@ def _schedule(rate: Rate, problem: AssociationProblem, W0: Tensor) -> tuple[Call
     def token_weights(t: int, frequencies: Tensor | None = None) -> Tensor:
         eta = valid(t) if callable(rate) else first
         grown = require_broadcast({"rate": eta.shape[:-1], "the run": batch})
-        require(grown == batch, "rate", f"shape {tuple(eta.shape[:-1])} at step {t}", f"at most {tuple(batch)}, as at step 0")
+        require(
+            grown == batch,
+            "rate",
+            f"shape {tuple(eta.shape[:-1])} at step {t}",
+            f"at most {tuple(batch)}, as at step 0",
+        )
         return eta * (problem.p if frequencies is None else frequencies)
 
     return token_weights, wide

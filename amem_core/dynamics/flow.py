@@ -57,6 +57,7 @@ def gradient_flow(
     201.0
     """
     W0 = start(problem, W0)
+    require(isinstance(times, Tensor | np.ndarray | list | tuple), "times", repr(times), "a tensor (T,)")
     times = torch.as_tensor(times, dtype=torch.float64)
     require(times.ndim == 1 and len(times) > 0, "times", f"shape {tuple(times.shape)}", "(T,) with T >= 1")
     good = bool(times.isfinite().all()) and float(times[0]) >= 0 and bool((times.diff() > 0).all())
@@ -70,7 +71,7 @@ def gradient_flow(
             unit = _unit(single)
             field, zero, stores, unpack = _field(single, W, unit)
             finite("the flow at its start", torch.from_numpy(field(zero)))
-            clock = finite("the time in units of the flow", unit**2 * times)
+            clock = finite("the time in units of the flow", unit * (unit * times))
             runs.append(unpack(_integrate(field, zero, clock.numpy(), tolerance)))
     record = finite("the state", torch.from_numpy(np.stack(runs, 1)).to(W0))
     return Trajectory(problem, times, W0, **{stores: record.reshape(len(times), *batch, *record.shape[2:])})
@@ -88,7 +89,7 @@ def _members(problem: AssociationProblem, W0: Tensor, batch: torch.Size) -> list
 
 
 def _unit(problem: dict) -> float:
-    """Longest input times longest output embedding: one step of ``W`` by 1 moves no score by more."""
+    """Longest input times longest output embedding: moving ``W`` by 1 moves no score by more."""
     e, u = (float(np.linalg.norm(problem[k], axis=-1).max()) for k in ("E", "U"))
     return e * u if e * u > 0 else 1.0
 
@@ -96,8 +97,8 @@ def _unit(problem: dict) -> float:
 def _field(problem: dict, W0: np.ndarray, unit: float) -> tuple[Callable, np.ndarray, str, Callable]:
     """Velocity of the flattened state, its start, what it stores, and how to unpack it.
 
-    For embeddings of length at most 1: dividing them by ``unit`` makes ``unit * W`` follow the
-    same flow in the time ``unit**2 * t``, so that one tolerance fits all sizes.
+    With inputs divided by ``unit``, ``unit * W`` follows the same flow in the time ``unit**2 * t``
+    and moves no score by more than itself: one tolerance fits embeddings of any size.
     """
     E, U, y, p = (problem[k] for k in ("E", "U", "targets", "p"))
     (N, d), M = E.shape, len(U)

@@ -14,7 +14,11 @@ from amem_core.validation import require
 
 
 class Particles:
-    """Scores ``w`` moved through the Gram matrices; N²M + NM² products a step, whatever ``d``."""
+    """Scores ``w = w0 + K_E C K_U`` through the Gram matrices; N²M + NM² products a step, whatever ``d``.
+
+    The scores are formed anew from ``C`` at each step: were they moved beside it, the roundings
+    of both would drift apart.
+    """
 
     stores = "C"
 
@@ -22,16 +26,15 @@ class Particles:
         E, U = problem.E, problem.U
         self.K_E, self.K_U, self.targets = E @ E.mT, U @ U.mT, problem.targets
         shape = (*torch.broadcast_shapes(W0.shape[:-2], problem.batch_shape), problem.N, problem.M)
-        self.w = scores_of(W0, E, U).expand(shape).clone()
-        self.C = torch.zeros_like(self.w)
-        self.R, self.spread = torch.empty_like(self.w), torch.empty_like(self.w)
+        self.w0 = scores_of(W0, E, U).expand(shape)
+        self.w = self.w0.clone()
+        self.C, self.buffer = torch.zeros_like(self.w), torch.empty_like(self.w)
 
     def advance(self, q: Tensor) -> None:
         """One step with token weights ``q`` (..., N); in place, since fresh memory costs more than the products."""
-        residuals(self.w, self.targets, out=self.R).mul_(q[..., None])
-        self.C.sub_(self.R)
-        torch.matmul(self.K_E, self.R, out=self.spread)
-        self.w.sub_(torch.matmul(self.spread, self.K_U, out=self.R))
+        self.C.sub_(residuals(self.w, self.targets, out=self.buffer).mul_(q[..., None]))
+        torch.matmul(self.K_E, self.C, out=self.buffer)
+        torch.matmul(self.buffer, self.K_U, out=self.w).add_(self.w0)
 
     def snapshot(self) -> Tensor:
         """The accumulated coefficients ``C`` (..., N, M)."""
@@ -39,7 +42,7 @@ class Particles:
 
 
 class BinaryParticles:
-    """Two classes: one margin a token, ``m <- m + G (q sigma(-m))``, and nothing else to know."""
+    """Two classes: one margin a token, ``m = m0 + G a``, ``a <- a + q sigma(-m)``, and nothing else to know."""
 
     stores = "C"
 
@@ -50,10 +53,13 @@ class BinaryParticles:
         gap = U[..., 0, :] - U[..., 1, :]
         kappa = (gap * gap).sum(-1)[..., None, None]
         G = kappa * self.sign[..., :, None] * (E @ E.mT) * self.sign[..., None, :]
-        self.G = G.expand(*shape[:-1], problem.N, problem.N).reshape(-1, problem.N, problem.N).contiguous()
+        # members that share G are the rows of one product, others a batch of products
+        self.shared = G.ndim == 2
+        self.G = G if self.shared else G.expand(*shape[:-1], *G.shape[-2:]).reshape(-1, *G.shape[-2:])
         m = self.sign * (E @ (W0.mT @ gap[..., None]))[..., 0]
         # kept as minus the margin: its sigmoid is the probability of the wrong class
-        self.minus_m = -m.expand(shape).reshape(-1, problem.N, 1).contiguous()
+        self.start = -m.expand(shape).reshape((-1, problem.N) if self.shared else (-1, problem.N, 1))
+        self.minus_m = self.start.clone()
         self.shape, self.wrong = shape, torch.empty_like(self.minus_m)
         self.written = torch.zeros_like(self.minus_m)
 
@@ -62,7 +68,10 @@ class BinaryParticles:
         torch.sigmoid(self.minus_m, out=self.wrong)
         self.wrong.mul_(q.expand(self.shape).reshape(self.wrong.shape))
         self.written.add_(self.wrong)
-        self.minus_m.baddbmm_(self.G, self.wrong, alpha=-1)
+        if self.shared:  # G is symmetric
+            torch.addmm(self.start, self.written, self.G, alpha=-1, out=self.minus_m)
+        else:
+            torch.baddbmm(self.start, self.G, self.written, alpha=-1, out=self.minus_m)
 
     def snapshot(self) -> Tensor:
         """The accumulated coefficients ``C`` (..., N, 2): what goes to one class leaves the other."""

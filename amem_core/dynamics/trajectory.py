@@ -65,10 +65,10 @@ class Trajectory:
         """Total frequency of the tokens not recalled (ties are errors), shape (T, ...)."""
         return error_of(self.particles, self.problem.targets, self.problem.p)
 
-    @property
+    @cached_property
     def accuracy(self) -> Float[Tensor, "T *batch"]:
-        """One minus the 0-1 loss, shape (T, ...)."""
-        return 1 - self.zero_one_loss
+        """Total frequency of the tokens recalled: one minus the 0-1 loss, shape (T, ...)."""
+        return (self.problem.p * (self.tightest_margin > 0)).sum(-1)
 
     @cached_property
     def margins(self) -> Float[Tensor, "T *batch N M"]:

@@ -1,4 +1,4 @@
-"""Sphinx: what every page of the book shares: style sheet, script, two settings, and no second copy of the icons."""
+"""Sphinx: what every page shares: style sheet, script, policy, settings, and no second copy of the icons."""
 
 import re
 from pathlib import Path
@@ -9,6 +9,8 @@ STATIC = Path(__file__).resolve().parent.parent / "_static"
 STYLE, SCRIPT = "amem.css", "amem.js"
 # The theme draws its icons from web fonts, and loads 1.5 MB of script that could draw them once more.
 ICONS = re.compile(r'\s*<script defer src="[^"]*scripts/fontawesome\.js[^"]*"></script>')
+# Nothing may come from another host; `file:` lets a book read from a folder load its own files.
+POLICY = "default-src 'self' file: data: blob: 'unsafe-inline'; object-src 'none'; base-uri 'self' file:"
 logger = logging.getLogger(__name__)
 
 
@@ -23,6 +25,12 @@ def configure(app, config) -> None:
         config.html_js_files.append((SCRIPT, {"defer": "defer"}))
     config.html_context.setdefault("default_mode", "auto")  # without it the theme logs an error on every page
     config.html_domain_indices = False  # an index of theorem labels, which no reader seeks
+
+
+def shut(app, pagename, templatename, context, doctree) -> None:
+    """Write the Content-Security-Policy into the head, before anything that loads."""
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}" />'
+    context["metatags"] = meta + "\n" + context.get("metatags", "")
 
 
 def finish(app, error) -> None:
@@ -47,7 +55,8 @@ def finish(app, error) -> None:
 
 
 def setup(app):
-    """Register the two events."""
+    """Register the events."""
     app.connect("config-inited", configure, priority=100)
+    app.connect("html-page-context", shut)
     app.connect("build-finished", finish, priority=900)  # after the theme has written its files
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

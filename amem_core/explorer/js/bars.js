@@ -10,7 +10,7 @@ VIEWS.bars = (view, context) => {
   const build = (data, range) => {
     plot = chart(view, [-0.5, data.values.length - 0.5], range, { grid: false });
     for (const text of [...plot.root.querySelectorAll(".ex-axes text[text-anchor=middle]:not(.ex-label)")]) text.remove();
-    const every = Math.ceil(data.labels.length / 12);
+    const every = Math.ceil(data.labels.length / 24);
     data.labels.forEach((label, k) => {
       if (k % every === 0) plot.marks.append(svg("text", { x: plot.x(k), y: plot.box.y1 + 14, "text-anchor": "middle", class: "ex-tick" }, label));
     });

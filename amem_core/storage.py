@@ -1,0 +1,106 @@
+r"""Outer-product memories: what they recall, without any training.
+
+Letters: ``N`` tokens, ``M`` classes, ``d`` dimension. :math:`W = \sum_x u_{f^*(x)} \otimes e_x` writes
+each association once; reading it back mixes the wanted score with crosstalk.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from amem_core.problem import AssociationProblem
+from amem_core.validation import require, require_count
+
+
+def outer_products(problem: AssociationProblem) -> Float[Tensor, "*batch d d"]:
+    r""":math:`W = \sum_x u_{f^*(x)} \otimes e_x`, every association written once with the same weight.
+
+    >>> from amem_core import predictions
+    >>> problem = AssociationProblem.orthonormal(3)
+    >>> predictions(outer_products(problem), problem).tolist()
+    [0, 1, 2]
+    """
+    batch, N, d = problem.batch_shape, problem.N, problem.d
+    U = problem.U.expand(*batch, problem.M, d)
+    rows = problem.targets.expand(*batch, N)[..., None].expand(*batch, N, d)
+    return U.gather(-2, rows).mT @ problem.E
+
+
+def score_variance(K: Tensor, N: int, d: int, kappa: float) -> tuple[Tensor, Tensor]:
+    r"""Variance of the scores of ``outer_products`` under random embeddings: right class, wrong class.
+
+    The score of the right class has mean 1, of a wrong class 0; chapter 1 derives, for embeddings
+    that are independent, symmetric, with :math:`\mathbb E\,ee^\top = \mathrm{Id}/d` and
+    :math:`\kappa = \mathbb E|e|^4`,
+
+    .. math:: (\kappa^2 - 1) + \frac{\kappa}{d}(K - 1) + \frac{N - K}{d^2}
+        \quad\text{and}\quad \frac{\kappa}{d}(K + 1) + \frac{N - K - 1}{d^2}.
+
+    Parameters
+    ----------
+    K : (...) number of tokens of the class
+    N, d : number of tokens and dimension
+    kappa : 1 on the unit sphere, ``1 + 2/d`` for N(0, 1/d) entries
+
+    Examples
+    --------
+    >>> right, wrong = score_variance(torch.tensor(1.0), 1, 10, 1.0)  # one memory, unit vectors
+    >>> right.item(), round(score_variance(torch.tensor(0.0), 3, 50, 1.04)[1].item(), 6)
+    (0.0, 0.0216)
+    """
+    right = (kappa**2 - 1) + kappa / d * (K - 1) + (N - K) / d**2
+    wrong = kappa / d * (K + 1) + (N - K - 1) / d**2
+    return right, wrong
+
+
+def predicted_density(
+    targets: Int[Tensor, " N"], M: int, d: int, grid: Float[Tensor, " G"]
+) -> tuple[Float[Tensor, " G"], Float[Tensor, " G"]]:
+    """Density of the scores of right and of wrong classes on a grid, each score normal, on the unit sphere.
+
+    Mixtures over tokens and classes of normals with the exact means and variances of ``score_variance``.
+
+    >>> right, wrong = predicted_density(torch.arange(63), 63, 32, torch.linspace(-4, 5, 901, dtype=torch.float64))
+    >>> round(right.sum().item() * 0.01, 3), round(wrong.sum().item() * 0.01, 3)
+    (1.0, 1.0)
+    """
+    counts = torch.bincount(targets, minlength=M).double()
+    right, wrong = (v.clamp(min=1e-6).sqrt() for v in score_variance(counts, len(targets), d, 1.0))
+
+    def mixture(mean: float, sigma: Tensor, weight: Tensor) -> Tensor:
+        normal = torch.exp(-(((grid[:, None] - mean) / sigma) ** 2) / 2) / (sigma * (2 * torch.pi) ** 0.5)
+        return normal @ (weight / weight.sum())
+
+    return mixture(1.0, right, counts), mixture(0.0, wrong, len(targets) - counts)
+
+
+def predicted_recall(targets: Int[Tensor, " N"], M: int, d: int) -> Float[Tensor, " N"]:
+    """Probability that ``outer_products`` recalls each token, for embeddings on the unit sphere.
+
+    From the exact means and variances alone: scores are treated as independent and normal, and
+    the mean over the right score is taken by Gauss-Hermite quadrature.
+
+    Raises
+    ------
+    ValueError
+        For targets outside ``0 .. M-1`` or sizes below 1 (``M``: below 2).
+
+    Examples
+    --------
+    >>> predicted_recall(torch.arange(10), 10, 100000).min().item() > 0.999
+    True
+    """
+    require_count("M", M, least=2)
+    require_count("d", d)
+    inside = len(targets) > 0 and bool(((targets >= 0) & (targets < M)).all())
+    require(inside, "targets", targets.tolist(), f"at least one value, each from 0 to M-1 = {M - 1}")
+    counts, classes = torch.bincount(targets, minlength=M).double(), torch.arange(M)
+    right, wrong = (v.clamp(min=0).sqrt() for v in score_variance(counts, len(targets), d, 1.0))
+    nodes, mass = (torch.tensor(v) for v in np.polynomial.hermite_e.hermegauss(60))
+    signal = 1 + right[:, None] * nodes
+    # a class without crosstalk scores 0: the floor leaves the decision to the sign of the signal
+    beaten = torch.special.log_ndtr(signal[..., None] / wrong.clamp(min=1e-12))
+    beaten[classes, :, classes] = 0.0
+    by_class = beaten.sum(-1).exp() @ (mass / mass.sum())
+    return by_class[targets]

@@ -1,0 +1,96 @@
+"""One reading of a built site in the browser: every page, over http and from file://, every finding by kind."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.pages import browser, files
+
+PHONE = 390  # CSS pixels
+KINDS = {
+    "off-host": "requests to another host",
+    "errors": "console errors, exceptions, failed loads",
+    "tex": "formulas that MathJax could not typeset",
+    "markup": "TeX or MyST left as text",
+    "alternatives": "pictures without alternative text",
+    "dark": "light cards in the dark theme",
+    "phone": "wider than a phone's window, or scrolling only by mouse",
+    "axe": "WCAG A and AA faults",
+}
+# Faults of the theme's own parts, which the book does not write: (axe rule, where, why it is left).
+THEME_FAULTS: list[tuple[str, str, str]] = []
+
+
+@dataclass
+class Report:
+    """Everything found on the pages, by kind; each line names its page."""
+
+    found: dict[str, list[str]] = field(default_factory=dict)
+    weights: dict[str, set[Path]] = field(default_factory=dict)
+    pages: list[str] = field(default_factory=list)
+
+    def add(self, kind: str, name: str, lines: list[str]) -> None:
+        """Keep the lines of one kind for one page."""
+        self.found.setdefault(kind, []).extend(f"{name}: {line}" for line in dict.fromkeys(lines))
+
+
+def axe_lines(faults: list[dict]) -> list[str]:
+    """The faults that are the book's own."""
+    return [
+        f"{fault['rule']} ({fault['help']}): {fault['target']} {fault['html']}"
+        for fault in faults
+        if not any(fault["rule"] == rule and re.search(where, fault["target"]) for rule, where, _ in THEME_FAULTS)
+    ]
+
+
+def shoot(visit: browser.Visit, folder: Path | None, name: str) -> None:
+    """Keep a picture of the whole page."""
+    if folder:
+        visit.page.screenshot(path=folder / f"{name}.png", full_page=True)
+
+
+def read_page(visit: browser.Visit, name: str, report: Report, shots: Path | None) -> None:
+    """Every check of one open page: light, dark, and on a phone."""
+    label = name.removesuffix(".html").replace("/", "-")
+    visit.theme("light")
+    shoot(visit, shots, f"{label}-light")
+    visit.probe("unfold")
+    visit.probe("settle")
+    report.add("tex", name, visit.probe("tex"))
+    report.add("markup", name, visit.probe("rawTex"))
+    report.add("alternatives", name, visit.probe("alternatives"))
+    visit.page.evaluate(browser.AXE)
+    report.add("axe", name, axe_lines(visit.probe("axe")))
+    visit.theme("dark")
+    report.add("dark", name, visit.probe("lightCards"))
+    report.add("axe", f"{name} (dark)", axe_lines(visit.probe("axe", ["color-contrast"])))
+    shoot(visit, shots, f"{label}-dark")
+    visit.theme("light")
+    visit.width(PHONE)
+    report.add("phone", name, visit.probe("overflow"))
+    report.add("phone", name, visit.probe("mouseOnly"))
+    shoot(visit, shots, f"{label}-phone")
+
+
+def read_site(folder: Path, shots: Path | None = None) -> Report:
+    """Open every page over http and from file://; redirects are followed by the link check alone."""
+    report = Report()
+    with browser.serve(folder) as home, browser.chromium(home) as chromium:
+        for path in files.pages(folder):
+            if files.parsed(path).redirect:
+                continue
+            name = path.relative_to(folder).as_posix()
+            report.pages.append(name)
+            with chromium.visit(f"{home}/{name}") as visit:
+                report.weights[name] = {browser.served_file(url, home, folder) for url in visit.loaded} - {None}
+                formulas = visit.probe("formulas")
+                read_page(visit, name, report, shots)
+                report.add("errors", name, visit.errors)
+                report.add("off-host", name, visit.off_host)
+            with chromium.visit(path.resolve().as_uri()) as visit:
+                report.add("tex", f"{name} (file)", visit.probe("tex"))
+                if visit.probe("formulas") != formulas:
+                    report.add("tex", f"{name} (file)", [f"{formulas} formulas over http, not as many from file://"])
+                report.add("errors", f"{name} (file)", visit.errors)
+                report.add("off-host", f"{name} (file)", visit.off_host)
+    return report
