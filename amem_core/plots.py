@@ -60,6 +60,7 @@ STYLE = {
     "image.cmap": "viridis",
     "mathtext.fontset": "cm",
     "font.size": 10,
+    "path.simplify_threshold": 0.3,
     "svg.hashsalt": "amem",
     "svg.fonttype": "path",
 }
@@ -109,8 +110,17 @@ def to_svg(figure: Figure, name: str) -> str:
     plt.close(figure)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg ") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # a style element inside a page would rule the whole page: its two rules go to the root
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
+    svg = svg.replace("<svg ", '<svg stroke-linejoin="round" stroke-linecap="butt" ', 1)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'href="#', f'href="#{name}-', svg)
     svg = svg.replace("url(#", f"url(#{name}-").replace(INK, "currentColor")
-    return re.sub(r"\n\s*", "\n", svg)
+    # a tenth of a point is enough for positions; the scales of the glyphs keep their digits
+    svg = re.sub(r' (?:d|x|y|x1|x2|y1|y2|points)="[^"]*"|translate\([^)]*\)', _shorter, svg)
+    return re.sub(r"\s*\n\s*", "\n", svg)
+
+
+def _shorter(match: re.Match) -> str:
+    text = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), match[0])
+    return re.sub(r"(?<=[MLQCHVz]) (?=[-\d])| (?=[MLQCHVz])", "", re.sub(r"\s+", " ", text))

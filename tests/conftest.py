@@ -16,12 +16,8 @@ if os.environ.get("AMEM_SHAPE_CHECKS", "1") != "0":
     # small tensors: threads cost more than they give, and sums in one order are the same everywhere
     torch.set_num_threads(1)
 
-settings.register_profile(
-    "amem",
-    derandomize=True,  # the same examples on every machine; new ones only when a test changes
-    database=None,
-    deadline=None,  # a shared machine pauses at will
-    max_examples=60,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+# deadline: a shared machine pauses at will; derandomised: the same examples on every machine
+options = {"database": None, "deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("amem", derandomize=True, max_examples=60, **options)
+settings.register_profile("hunt", max_examples=2000, **options)  # pytest --hypothesis-profile=hunt
 settings.load_profile("amem")

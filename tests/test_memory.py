@@ -31,7 +31,8 @@ def test_gradient_agrees_with_autograd_in_double_and_single_precision(drawn):
     # a few roundings in each of at most five terms; scores of size 3 amplify by less than 10
     assert float((gradient(W, problem) - expected).abs().max()) <= 1e-12 * terms(problem)
     narrow = gradient(W.float(), problem.to(torch.float32))
-    assert float((narrow.double() - expected).abs().max()) <= 1e-5 * terms(problem)
+    underflow = torch.finfo(torch.float32).tiny * 100
+    assert float((narrow.double() - expected).abs().max()) <= 1e-5 * terms(problem) + underflow
 
 
 @given(problems_with_start())

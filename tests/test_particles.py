@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -12,7 +12,7 @@ from amem_core import AssociationProblem, ParticleSystem, gradient, scores
 from amem_core.dynamics import gradient_descent
 from amem_core.dynamics.spaces import BinaryParticles, Embeddings, Particles, open_space, operations
 from tests.oracles import autograd, descend, largest_curvature, member, refuses
-from tests.strategies import frequencies, problems, problems_with_start, seeds
+from tests.strategies import problems, problems_with_start, seeds
 
 D = torch.float64
 EPS = torch.finfo(D).eps
@@ -60,10 +60,10 @@ def test_a_step_of_particles_is_a_step_of_the_matrix(drawn, rate):
     assert distance(moved, expected, one_step(problem, rate)) < 1e-13
 
 
-@given(problems_with_start(), st.sampled_from([0.1, 10.0]))
-def test_coefficients_decode_to_the_matrix_and_encode_to_the_particles(drawn, rate):
+@given(problems_with_start(), st.sampled_from([0.1, 0.9]))
+def test_coefficients_decode_to_the_matrix_and_encode_to_the_particles(drawn, fraction):
     problem, W0 = drawn
-    system = ParticleSystem.of(problem)
+    system, rate = ParticleSystem.of(problem), stable_rate(problem, fraction)
     w0 = w = system.encode(W0, problem)
     C = torch.zeros_like(w)
     for _ in range(5):
@@ -82,13 +82,14 @@ def test_only_inner_products_matter(problem, seed):
     rotation = torch.linalg.qr(torch.randn(40, problem.d, dtype=D, generator=generator)).Q
     rotated = AssociationProblem(problem.E @ rotation.mT, problem.U @ rotation.mT, problem.targets, problem.p)
     system = ParticleSystem(problem.E @ problem.E.mT, problem.U @ problem.U.mT, problem.targets, problem.p)
-    w = torch.zeros(system.shape, dtype=D)
+    rate, w = stable_rate(problem, 0.7), torch.zeros(system.shape, dtype=D)
     for _ in range(5):
-        w = system.step(w, 0.7)
-    run = gradient_descent(rotated, rate=0.7, steps=5, space="embeddings", progress=False)
-    assert distance(run.particles[-1], w, one_step(problem, 3.5)) < 1e-12
+        w = system.step(w, rate)
+    run = gradient_descent(rotated, rate=rate, steps=5, space="embeddings", progress=False)
+    assert distance(run.particles[-1], w, one_step(problem, 5 * rate)) < 1e-12
 
 
+@settings(max_examples=25)  # a thousand steps each
 @given(problems_with_start(scales=SIZES), st.sampled_from([0.3, 0.9, 0.99]))
 def test_a_thousand_stable_steps_agree_in_all_spaces(drawn, fraction):
     # below the stability limit, 2 over the largest curvature, rounding is not amplified
@@ -101,11 +102,19 @@ def test_a_thousand_stable_steps_agree_in_all_spaces(drawn, fraction):
     assert distance(inside.particles, outside.particles, unit) < 1e-10
     reach = float(problem.E.abs().max() * problem.U.abs().max())
     assert distance(inside.W * reach, outside.W * reach, unit) < 1e-10
+
+
+@settings(max_examples=5)
+@given(problems_with_start(scales=SIZES))
+def test_a_thousand_steps_of_a_system_agree_with_autograd(drawn):
+    problem, W = drawn
+    rate = stable_rate(problem, 0.9)
     system = ParticleSystem.of(problem)
-    w = system.encode(W0, problem)
+    w = system.encode(W, problem)
     for _ in range(1000):
         w = system.step(w, rate)
-    assert distance(w, outside.particles[-1], unit) < 1e-10
+    expected = system.encode(descend(W, problem, [rate] * 1000), problem)
+    assert distance(w, expected, one_step(problem, rate)) < 1e-10
 
 
 @given(problems_with_start(scales=SIZES), st.sampled_from([1e-3, 1.0, 1e3, 1e6]))
@@ -114,18 +123,13 @@ def test_three_steps_agree_at_any_rate(drawn, rate):
     problem, W0 = drawn
     inside = gradient_descent(problem, W0, rate=rate, steps=3, space="particles", progress=False)
     outside = gradient_descent(problem, W0, rate=rate, steps=3, space="embeddings", progress=False)
-    unit = one_step(problem, rate)
-    for step in range(1, 4):
-        # a tie within rounding may fall either way; after it the two runs are different problems
-        ties = outside.tightest_margin[step].abs() < 1e-9 * unit
-        assert distance(inside.particles[step], outside.particles[step], unit) < 1e-10
-        assert torch.isfinite(inside.loss[step])
-        if bool((ties & (problem.p > 0)).any()) and unit > 1e3:
-            break
+    assert distance(inside.particles, outside.particles, one_step(problem, rate)) < 1e-10
+    assert torch.isfinite(inside.loss).all()
 
 
-@given(problems_with_start(max_M=2), st.sampled_from([0.3, 0.99]), frequencies(3))
-def test_one_margin_a_token_is_the_same_as_two_scores(drawn, fraction, _):
+@settings(max_examples=25)
+@given(problems_with_start(max_M=2), st.sampled_from([0.3, 0.99]))
+def test_one_margin_a_token_is_the_same_as_two_scores(drawn, fraction):
     problem, W0 = drawn
     rate = stable_rate(problem, fraction)
     binary, general = BinaryParticles(problem, W0), Particles(problem, W0)
@@ -140,7 +144,7 @@ def test_one_margin_a_token_is_the_same_as_two_scores(drawn, fraction, _):
 
 
 @pytest.mark.parametrize("M", [2, 3])
-@pytest.mark.parametrize("batched", itertools.product([(), (3,), (2, 1)], repeat=3))
+@pytest.mark.parametrize("batched", list(itertools.product([(), (3,), (2, 1)], repeat=3)))
 def test_spaces_take_every_combination_of_batches(M, batched):
     of_W, of_problem, of_rate = batched
     generator = torch.Generator().manual_seed(0)
@@ -234,7 +238,7 @@ def test_particles_that_leave_the_range_are_an_error():
     for call in (
         lambda: large.velocity(w),
         lambda: large.particles(w, EYE),
-        lambda: SYSTEM.step(EYE * 1e308, 1e308 * 4 * EYE.new_tensor(0.4)),
+        lambda: ParticleSystem(EYE * 4, EYE * 4, TARGETS, HALF).step(w, 1e308),
     ):
         with pytest.raises(OverflowError, match="range of torch.float64"):
             call()

@@ -19,8 +19,10 @@ from amem_core.validation import require
 
 ORDER = ("dom", "planar", "lines", "plane", "bars", "heat", "explorer")
 _here = files("amem_core.explorer")
-MODULE = "\n".join((_here / "js" / f"{part}.js").read_text(encoding="utf-8") for part in ORDER)
-STYLE = (_here / "explorer.css").read_text(encoding="utf-8")
+# every page carries the source: without indentation and lines that are comments it is a fifth shorter
+_source = "\n".join((_here / "js" / f"{part}.js").read_text(encoding="utf-8") for part in ORDER)
+MODULE = re.sub(r"^\s+|^\s*//.*\n", "", _source, flags=re.MULTILINE)
+STYLE = re.sub(r"^\s+", "", (_here / "explorer.css").read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 MOUNT = """
 const data = JSON.parse(document.getElementById("{name}-data").textContent);

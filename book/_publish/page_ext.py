@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from lighter import share_glyphs, share_module, write_module
 from sphinx.util import logging
 
 STATIC = Path(__file__).resolve().parent.parent / "_static"
@@ -47,8 +48,11 @@ def finish(app, error) -> None:
             logger.warning("the theme loads fontawesome.js in a new way: see page_ext.py", location=str(page))
         # docutils writes a role that ARIA has withdrawn, inside a list that then has no items
         finished = lighter.replace('role="doc-biblioentry"', 'role="listitem"')
+        finished = finished.replace(' id="proof-content"', "")  # sphinx-proof gives every box the same id
+        finished = share_glyphs(share_module(finished, "../" * (len(page.relative_to(out).parts) - 1)))
         if finished != text:
             page.write_text(finished, encoding="utf-8")
+    write_module(out / "_static")
     scripts = out / "_static" / "scripts"
     for unused in [*scripts.glob("fontawesome.js*"), *(out / "_static").rglob("*.map")]:
         unused.unlink(missing_ok=True)

@@ -8,7 +8,8 @@ const BOXES = [
 
 function markScrollable() {
   for (const box of document.querySelectorAll(BOXES)) {
-    const wide = box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1;
+    const folded = box.closest("details:not([open])"); // not laid out: whether it is wide shows when it opens
+    const wide = folded || box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1;
     if (wide && !box.hasAttribute("tabindex")) {
       box.tabIndex = 0;
       box.dataset.amemScroll = "";

@@ -107,7 +107,7 @@
       const box = node.getBoundingClientRect();
       if (box.width < 2 || box.height < 2 || box.right <= room + 1 || node.closest("mjx-assistive-mml")) continue;
       if (wide.some((outer) => outer.contains(node)) || this.scrolls(node)) continue;
-      if (getComputedStyle(node).position === "fixed") continue;
+      if (getComputedStyle(node).position === "fixed" || node.ownerSVGElement) continue; // an svg clips what is in it
       wide.push(node);
       found.push(`${Math.round(box.right - room)} px beyond the window: ${this.where(node)}`);
     }

@@ -55,7 +55,7 @@ VIEWS.lines = (view, context) => {
           plot.marks.append(svg("circle", { cx: plot.x(s.x[k]), cy: plot.y(s.y[k]), r: 3.5, fill: s.color }));
       }
       stage.setAttribute("aria-valuetext", `${view.x ?? "t"} = ${format(at)}`);
-      stage.setAttribute("aria-valuenow", format(at).replace("\u2212", "-"));
+      stage.setAttribute("aria-valuenow", at);
     }
     legend.replaceChildren();
     if (series.length > 1) for (const s of series)

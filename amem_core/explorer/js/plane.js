@@ -77,7 +77,7 @@ VIEWS.plane = (view, context) => {
     const cuts = problem.signed.flatMap(([a, b]) => { const t = Math.atan2(b, a); return [t + Math.PI / 2, t - Math.PI / 2]; })
       .map((t) => (t + 4 * Math.PI) % (2 * Math.PI)).sort((a, b) => a - b);
     return cuts.map((from, k) => {
-      const to = k + 1 < cuts.length ? cuts[k + 1] : cuts[0] + 2 * Math.PI, middle = (from + to) / 2, far = 4 * R;
+      const to = k + 1 < cuts.length ? cuts[k + 1] : cuts[0] + 2 * Math.PI, middle = (from + to) / 2, far = 1.5 * R;
       const good = planarAccuracy(problem, [Math.cos(middle), Math.sin(middle)]);
       const points = [[0, 0], ...[0, 0.25, 0.5, 0.75, 1].map((f) => [far * Math.cos(from + f * (to - from)), far * Math.sin(from + f * (to - from))])];
       return svg("polygon", { points: points.map(([a, b]) => `${x(a)},${y(b)}`).join(" "), "fill-opacity": (0.42 * good).toFixed(3) });
