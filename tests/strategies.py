@@ -66,9 +66,7 @@ def problems(
 
 
 @st.composite
-def problems_with_start(
-    draw: st.DrawFn, reach: float = 3.0, **options: object
-) -> tuple[AssociationProblem, Tensor]:
+def problems_with_start(draw: st.DrawFn, reach: float = 3.0, **options: object) -> tuple[AssociationProblem, Tensor]:
     """A problem and a matrix whose scores are at most ``reach`` in size; the matrix is often zero."""
     problem = draw(problems(**options))
     generator = torch.Generator().manual_seed(draw(seeds))

@@ -27,12 +27,14 @@ def solved(y: np.ndarray, k: float = 1.0) -> np.ndarray:
 
 def test_the_oracle_solves_its_equation():
     for y, k in [(1.0, 1.0), (2e12, 1.0), (1.0, 3.0), (5e6, 9.0), (-20.0, 1.0)]:
-        exact = mpmath.findroot(lambda m, y=y, k=k: mpmath.exp(m) + k * m - y, float(solved(np.array(y), k)))
-        assert abs(float(solved(np.array(y), k)) - float(exact)) < 1e-13 * max(1, abs(float(exact)))
+        with mpmath.workdps(40):
+            m = mpmath.mpf(float(solved(np.array(y), k)))
+            newton = (mpmath.exp(m) + k * m - y) / (mpmath.exp(m) + k)  # how far the root is
+            assert abs(newton) < 1e-13 * max(1, abs(m))
 
 
 @pytest.mark.parametrize(
-    "p", [[1.0], [0.5, 0.5], [0.999, 0.001], [1 - 1e-9, 1e-9], [0.1, 0.2, 0.3, 0.4], [0.0, 1.0], [1e-3] * 1000]
+    "p", [[1.0], [0.5, 0.5], [0.999, 0.001], [1 - 1e-9, 1e-9], [0.1, 0.2, 0.3, 0.4], [0.0, 1.0], [0.01] * 100]
 )
 def test_binary_margins_follow_the_product_logarithm(p):
     p = torch.tensor(p, dtype=D)
@@ -132,7 +134,10 @@ def test_members_of_a_batch_run_as_if_alone():
         assert torch.equal(run.margins[(slice(None), *index)], alone.margins)
 
 
-@pytest.mark.parametrize(("N", "M", "d", "stores"), [(2, 3, 6, "C"), (6, 3, 2, "weights"), (6, 2, 2, "C"), (30, 30, 28, "weights")])
+@pytest.mark.parametrize(
+    ("N", "M", "d", "stores"),
+    [(2, 3, 6, "C"), (6, 3, 2, "weights"), (6, 2, 2, "weights"), (4, 3, 4, "C"), (30, 30, 28, "weights")],
+)
 def test_whichever_state_is_smaller_particles_and_matrix_agree(N, M, d, stores):
     problem = AssociationProblem.spherical(N, M, d, seed=0)
     W0 = torch.randn(d, d, dtype=D, generator=torch.Generator().manual_seed(1))

@@ -172,7 +172,9 @@ def test_what_leaves_the_range_is_an_error_and_never_infinite(dtype):
 
 def test_gradient_stays_exact_where_margins_overflow_nothing():
     # margins of 1e6 and embeddings of 1e3: probabilities are 0 and 1, the gradient is finite
-    problem = AssociationProblem(1e3 * torch.eye(2, dtype=D), torch.eye(2, dtype=D), torch.arange(2), torch.ones(2, dtype=D) / 2)
+    problem = AssociationProblem(
+        1e3 * torch.eye(2, dtype=D), torch.eye(2, dtype=D), torch.arange(2), torch.ones(2, dtype=D) / 2
+    )
     W = torch.tensor([[-1e3, 0], [0, 1e3]], dtype=D)
     assert gradient(W, problem).tolist() == [[-500.0, 0.0], [500.0, 0.0]]
 

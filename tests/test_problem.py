@@ -155,7 +155,9 @@ def test_targets_of_32_bits_become_64():
 def test_normalised_frequencies_are_always_accepted(N, seed):
     for dtype in (D, torch.float32):
         p = torch.rand(N, dtype=dtype, generator=torch.Generator().manual_seed(seed)) ** 8 + 1e-30
-        build(torch.ones(N, 1, dtype=dtype), torch.ones(2, 1, dtype=dtype), torch.zeros(N, dtype=torch.long), p / p.sum())
+        build(
+            torch.ones(N, 1, dtype=dtype), torch.ones(2, 1, dtype=dtype), torch.zeros(N, dtype=torch.long), p / p.sum()
+        )
 
 
 NAN, INF = float("nan"), float("inf")

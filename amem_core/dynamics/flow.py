@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from scipy.integrate import solve_ivp
-from scipy.special import expit
 from torch import Tensor
 
 from amem_core.dynamics.loop import start
@@ -68,11 +67,11 @@ def gradient_flow(
     runs, stores = [], "C"
     for single, W in _members(problem, W0, batch):
         with np.errstate(over="ignore", invalid="ignore"):  # seen by `finite` below
-            unit = _unit(single)
-            field, zero, stores, unpack = _field(single, W, unit)
-            finite("the flow at its start", torch.from_numpy(field(zero)))
-            clock = finite("the time in units of the flow", unit * (unit * times))
-            runs.append(unpack(_integrate(field, zero, clock.numpy(), tolerance)))
+            flow = _Coordinates(single, W)
+            zero, stores = np.zeros(flow.size), flow.stores
+            finite("the flow at its start", torch.from_numpy(flow.velocity(zero)))
+            clock = finite("the time in units of the flow", flow.unit * (flow.unit * times))
+            runs.append(flow.record(_integrate(flow.velocity, zero, clock.numpy(), tolerance)))
     record = finite("the state", torch.from_numpy(np.stack(runs, 1)).to(W0))
     return Trajectory(problem, times, W0, **{stores: record.reshape(len(times), *batch, *record.shape[2:])})
 
@@ -88,46 +87,47 @@ def _members(problem: AssociationProblem, W0: Tensor, batch: torch.Size) -> list
     return [({name: flat[name][k] for name in parts}, W[k]) for k in range(len(W))]
 
 
-def _unit(problem: dict) -> float:
-    """Longest input times longest output embedding: moving ``W`` by 1 moves no score by more."""
-    e, u = (float(np.linalg.norm(problem[k], axis=-1).max()) for k in ("E", "U"))
-    return e * u if e * u > 0 else 1.0
+class _Coordinates:
+    """One problem in coordinates of its own: ``W = W0 + Q_U V Q_E^T / unit``, V of shape (r_U, r_E).
 
-
-def _field(problem: dict, W0: np.ndarray, unit: float) -> tuple[Callable, np.ndarray, str, Callable]:
-    """Velocity of the flattened state, its start, what it stores, and how to unpack it.
-
-    With inputs divided by ``unit``, ``unit * W`` follows the same flow in the time ``unit**2 * t``
-    and moves no score by more than itself: one tolerance fits embeddings of any size.
+    The columns of ``Q_E`` span the inputs, those of ``Q_U`` the differences of outputs: the flow
+    never leaves these spans, and in V no direction is free to grow where scores stand still, as it
+    would be in ``C``. Lengths are divided by ``unit``, so that moving V by 1 moves no score by
+    more: V follows the time ``unit**2 * t``, and one tolerance fits embeddings of any size.
     """
-    E, U, y, p = (problem[k] for k in ("E", "U", "targets", "p"))
-    (N, d), M = E.shape, len(U)
-    w0 = E @ W0.T @ U.T
-    E = E / unit
-    if M == 2:
-        sign = 1.0 - 2.0 * y
-        G = ((U[0] - U[1]) ** 2).sum() * sign[:, None] * (E @ E.T) * sign
-        m0 = sign * (w0[:, 0] - w0[:, 1])
 
-        def unpack(a: np.ndarray) -> np.ndarray:
-            return np.stack([a * sign, -a * sign], -1) / unit**2
+    def __init__(self, problem: dict, W0: np.ndarray) -> None:
+        E, U, self.y, self.p = (problem[k] for k in ("E", "U", "targets", "p"))
+        self.W0, gaps = W0, U[1:] - U[0]
+        self.Q_E, R_E = np.linalg.qr(E.T)
+        self.Q_U, R_U = np.linalg.qr(gaps.T)
+        longest = np.linalg.norm(E, axis=1).max() * np.linalg.norm(gaps, axis=1).max()
+        self.unit = float(longest) if longest > 0 else 1.0
+        self.L_E, self.L_U = R_E.T / self.unit, R_U.T  # E = unit L_E Q_E^T, gaps = L_U Q_U^T
+        self.start = np.pad(E @ W0.T @ gaps.T, ((0, 0), (1, 0)))  # scores over that of the first class
+        self.size = R_U.shape[0] * R_E.shape[0]
+        self.stores = "C" if len(E) * len(U) < E.shape[1] ** 2 else "weights"
 
-        return lambda a: p * expit(-(m0 + G @ a)), np.zeros(N), "C", unpack
-    rows = np.arange(N)
-
-    def force(w: np.ndarray) -> np.ndarray:
+    def velocity(self, v: np.ndarray) -> np.ndarray:
+        """``L_U^T F^T L_E`` with the force ``F = diag(p) (Y - softmax w)``, flattened like ``v``."""
+        V = v.reshape(self.L_U.shape[1], self.L_E.shape[1])
+        w = self.start.copy()
+        w[:, 1:] += self.L_E @ V.T @ self.L_U.T
         P = np.exp(w - w.max(-1, keepdims=True))
-        total = P.sum(-1)
-        P[rows, y] = 0.0
-        P[rows, y] = -P.sum(-1)
-        return P * (-p / total)[:, None]
+        total, rows = P.sum(-1), np.arange(len(P))
+        P[rows, self.y] = 0.0
+        P[rows, self.y] = -P.sum(-1)
+        F = P * (-self.p / total)[:, None]
+        return (self.L_U.T @ F[:, 1:].T @ self.L_E).ravel()
 
-    if N * M <= d * d:
-        K_E, K_U = E @ E.T, U @ U.T
-        velocity = lambda c: force(w0 + K_E @ c.reshape(N, M) @ K_U).ravel()  # noqa: E731
-        return velocity, np.zeros(N * M), "C", lambda c: c.reshape(-1, N, M) / unit**2
-    velocity = lambda c: (U.T @ (force(w0 + E @ c.reshape(d, d).T @ U.T).T @ E)).ravel()  # noqa: E731
-    return velocity, np.zeros(d * d), "weights", lambda c: W0 + c.reshape(-1, d, d) / unit
+    def record(self, v: np.ndarray) -> np.ndarray:
+        """What the trajectory stores of states (T, r_U r_E): the smaller of ``W`` and ``C``."""
+        V = v.reshape(len(v), self.L_U.shape[1], self.L_E.shape[1]) / self.unit
+        if self.stores == "weights":
+            return self.W0 + self.Q_U @ V @ self.Q_E.T
+        # gaps^T C^T E = Q_U V Q_E^T, by least squares where embeddings are dependent
+        C = (np.linalg.pinv(self.L_U.T) @ V @ np.linalg.pinv(self.L_E) / self.unit).transpose(0, 2, 1)
+        return np.concatenate([-C.sum(-1, keepdims=True), C], -1)
 
 
 def _integrate(field: Callable, zero: np.ndarray, times: np.ndarray, tolerance: float) -> np.ndarray:

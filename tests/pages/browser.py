@@ -71,7 +71,9 @@ class Visit:
     def width(self, pixels: int, height: int = 800) -> None:
         """Resize the window."""
         self.page.set_viewport_size({"width": pixels, "height": height})
-        self.probe("settle")
+        self.page.wait_for_function(f"innerWidth === {pixels}")
+        self.probe("settle")  # laid out anew ...
+        self.probe("settle")  # ... and what watches sizes has answered
 
 
 class Browser:
