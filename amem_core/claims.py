@@ -156,10 +156,10 @@ def _plain(name: str, value: Any) -> float | str | None:
 
 def _numbers(record: dict[str, Any]) -> list[str]:
     found = []
-    for name in ("measured", "bound", "tolerance"):
+    for name, word in (("measured", "measured"), ("bound", "against"), ("tolerance", "tolerance")):
         value = record[name]
         if value is not None:
-            found.append(f"{name} {value if isinstance(value, str | int) else format(value, '.4g')}")
+            found.append(f"{word} {value if isinstance(value, str | int) else format(value, '.4g')}")
     return found
 
 

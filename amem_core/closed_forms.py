@@ -12,6 +12,7 @@ along the flow. Numbers and tensors broadcast; everything is float64.
 """
 
 import itertools
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ DEFECT_CONSTANT = 1.02371508094384725
 LOSS_CONSTANT = 1.07943468556143735
 #: from this multiple of max(1, M - 1, a) on, exp(m) is followed by its expansion
 FAR = 300.0
-LONGEST = 10**6
+LONGEST = 10**5
 
 
 def clock(m: Real | float, M: int = 2) -> Real:
@@ -115,7 +116,7 @@ def descent_margin(a: Real | float, steps: Tensor | int, start: Real | float = 0
     Raises
     ------
     ValueError
-        For bad values, and where more than a million steps would have to be taken one by one.
+        For bad values, and where more than 100 000 steps would have to be taken one by one.
 
     Examples
     --------
@@ -250,8 +251,8 @@ def _abel(m: Tensor, a: Tensor, K: int) -> Tensor:
     return torch.exp(m) + (K - a / 2) * m + total
 
 
-def _abel_coefficients(a: Tensor, K: int) -> tuple[Tensor, ...]:
-    """The b_1 .. b_4 for which the coordinate gains ``a + O(exp(-6m))`` in a step."""
+def _abel_coefficients(a: Any, K: Any) -> tuple:
+    """The b_1 .. b_4 for which the coordinate gains ``a + O(exp(-6m))`` in a step; numbers or symbols."""
     return (
         a * (a - 3 * K) / 6,
         a * (12 * K**2 - 14 * K * a + 3 * a**2) / 48,

@@ -1,23 +1,23 @@
 """What a chapter puts on the page besides figures: steps of a derivation, and numbers for its prose."""
 
+import html
 from typing import Any
 
 import sympy
-from IPython.display import Math, display
+from IPython.display import HTML, Math, display
 
 GLUE = "application/papermill.record/"
 
 
 def show(text: str, expression: Any = None) -> None:
-    """Display one step: a sentence, then the expression as mathematics.
+    """Display one step: a sentence, and below it the expression as mathematics.
 
     Only typesets; the step itself is asserted in the cell, in the open.
     """
-    body = r"\text{" + text.replace("$", "") + r"}"
+    display(HTML(f'<p class="amem-step">{html.escape(text)}</p>'))
     if expression is not None:
-        latex = expression if isinstance(expression, str) else sympy.latex(expression, mul_symbol=None)
-        body += r"\quad " + latex
-    display(Math(r"\displaystyle " + body))
+        latex = expression if isinstance(expression, str) else sympy.latex(expression)
+        display(Math(r"\displaystyle " + latex))
 
 
 def glue(name: str, value: Any, fmt: str = "") -> None:

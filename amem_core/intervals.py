@@ -31,9 +31,10 @@ def enclose_maximum(f: sympy.Expr, low: float, high: float, digits: int = 12) ->
     >>> bool(low <= sympy.exp(-1).evalf(30) <= high), bool(high - low < 1e-11)
     (True, True)
     """
-    value, slope, bend = (_compiled(g) for g in (f, f.diff(_symbol(f)), f.diff(_symbol(f), 2)))
+    x = _symbol(f)
+    value, slope, bend = (_compiled(f.diff(x, order), x) for order in range(3))
     with _precision():
-        best = [value(iv.mpf(low)), value(iv.mpf(high))]
+        best = [iv.mpf(value(iv.mpf(low))), iv.mpf(value(iv.mpf(high)))]
         pieces, shortest = [(mpf(low), mpf(high))], mpf(10) ** -digits
         while pieces:
             a, b = pieces.pop()
@@ -64,9 +65,10 @@ def enclose_root(f: sympy.Expr, low: float, high: float, digits: int = 20) -> tu
     >>> bool(low**2 < 2 < high**2)
     True
     """
-    value, slope = _compiled(f), _compiled(f.diff(_symbol(f)))
+    x = _symbol(f)
+    value, slope = (_compiled(f.diff(x, order), x) for order in range(2))
     with _precision():
-        turn = slope(iv.mpf([low, high]))
+        turn = iv.mpf(slope(iv.mpf([low, high])))
         require(turn.a > 0 or turn.b < 0, "low, high", (low, high), "a range on which f is monotone")
         sign = 1 if turn.a > 0 else -1
         ends = sign * value(iv.mpf(low)), sign * value(iv.mpf(high))
@@ -92,8 +94,8 @@ def _symbol(f: sympy.Expr) -> sympy.Symbol:
     return symbols[0]
 
 
-def _compiled(f: sympy.Expr) -> Callable:
-    return sympy.lambdify(_symbol(f), f, modules=[{"exp": iv.exp, "log": iv.log}], cse=True)
+def _compiled(f: sympy.Expr, x: sympy.Symbol) -> Callable:
+    return sympy.lambdify(x, f, modules=[{"exp": iv.exp, "log": iv.log}], cse=True)
 
 
 @contextmanager

@@ -95,8 +95,9 @@ def one_step_rate(start: Float[Tensor, "*batch M"], target: int = 0) -> Float[Te
 def orthogonal_max_margin(problem: AssociationProblem) -> Float[Tensor, "*batch d d"]:
     r"""The matrix of least norm whose margins are all at least 1, for orthogonal inputs.
 
-    Two classes: :math:`\sum_x (u_{f^*(x)} - u_{\mathrm{other}})\otimes e_x / (|u_1-u_2|^2|e_x|^2)`. More classes, orthogonal
-    and of one norm: :math:`\sum_x (u_{f^*(x)} - \bar u)\otimes e_x/(|u|^2|e_x|^2)`. All margins are then exactly 1.
+    Two classes: :math:`\sum_x (u_{f^*(x)} - u_{\mathrm{other}})\otimes e_x / (|u_1-u_2|^2|e_x|^2)`. More
+    classes, orthogonal and of one norm: :math:`\sum_x (u_{f^*(x)} - \bar u)\otimes e_x/(|u|^2|e_x|^2)`. All
+    margins are then exactly 1.
 
     Raises
     ------
@@ -129,9 +130,10 @@ def orthogonal_max_margin(problem: AssociationProblem) -> Float[Tensor, "*batch 
 
 
 def loss_law(problem: AssociationProblem) -> Float[Tensor, "*batch"]:
-    r"""The limit of :math:`\eta t\,\mathcal L(W_t)` for orthogonal inputs: the squared norm of ``orthogonal_max_margin``.
+    r"""The limit of :math:`\eta t\,\mathcal L(W_t)` for orthogonal inputs: ``orthogonal_max_margin``, its squared norm.
 
-    :math:`\sum_x 1/(|e_x|^2|u_1-u_2|^2)` for two classes, :math:`N(1 - 1/M)` for orthonormal embeddings; frequencies cancel.
+    :math:`\sum_x 1/(|e_x|^2|u_1-u_2|^2)` for two classes, :math:`N(1 - 1/M)` for orthonormal embeddings.
+    The frequencies cancel.
 
     >>> round(loss_law(AssociationProblem.orthonormal(5)).item(), 12)
     4.0

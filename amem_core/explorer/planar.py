@@ -1,6 +1,7 @@
 """Explorers of the plane: two classes, two dimensions, up to 100 tokens, all of it under the hand."""
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -46,25 +47,15 @@ def planar_frame(
     }
 
 
-def planar_explorer(
-    name: str,
-    *,
-    angles: Sequence[float],
-    targets: Sequence[int],
-    p: Sequence[float],
-    rate: float,
-    steps: int,
-    start: Sequence[float] = (0.0, 0.0),
-    kappa: float = 2.0,
-    **declared: Any,
-) -> Explorer:
+def planar_explorer(name: str, **given: Any) -> Explorer:
     """An explorer whose start, embeddings and frequencies can be dragged, in the page as in a notebook.
 
-    ``declared`` are the ``title``, ``still``, ``alt``, ``parameters``, ``views`` and ``presets`` of
-    ``Explorer``. Parameters may be named ``rate``, ``steps``, and for two tokens ``alpha``
-    (correlation of the inputs) and ``p1``; presets may set these and the arguments above.
+    ``given`` are the arguments of ``planar_frame`` (``start`` is the origin by default) and the ``title``,
+    ``still``, ``alt``, ``parameters``, ``views`` and ``presets`` of ``Explorer``. Parameters may be named
+    ``rate``, ``steps``, and for two tokens ``alpha`` (correlation of the inputs) and ``p1``; presets may
+    set these and whatever ``planar_frame`` takes.
     """
-    require(len(angles) <= 100, "angles", f"{len(angles)} tokens", "at most 100")
-    state = {"angles": list(angles), "targets": list(targets), "p": list(p), "rate": rate, "steps": steps}
-    planar = state | {"start": list(start), "kappa": kappa}
-    return Explorer(name, simulate=planar_frame, steps=steps, planar=planar, **declared)
+    state = {"start": [0.0, 0.0], "kappa": 2.0}
+    state |= {key: given.pop(key) for key in signature(planar_frame).parameters if key in given}
+    require(len(state["angles"]) <= 100, "angles", f"{len(state['angles'])} tokens", "at most 100")
+    return Explorer(name, simulate=planar_frame, steps=state["steps"], planar=state, **given)

@@ -72,7 +72,7 @@ def view(kind: str, name: str, title: str, **options: Any) -> dict[str, Any]:
       ``["y"]``), ``range`` (of y), ``cursor=False``; in planar explorers ``source`` (``"loss"``,
       ``"accuracy"``, ``"margins"``), ``names`` and ``in_time`` (abscissa rate times step)
     - ``"plane"`` of ``W^T(u_1 - u_2)`` (level lines, regions of the 0-1 loss, trajectory, handles):
-      ``radius``, ``levels``
+      ``radius``, ``levels``, ``tips`` (labels of the arrows, one a token)
     - ``"bars"``: ``range``, ``bind`` (a list in the state, such as ``"p"``, which the bars then set)
     - ``"heat"``: ``range``, ``unit``, ``log_x``, ``log_y``, ``bind={"x": p, "y": q}`` (a crosshair)
     - ``"matrix"`` (Gram, attention; diverging colours around 0, first row on top): ``range``

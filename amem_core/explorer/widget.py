@@ -73,19 +73,16 @@ class Explorer(anywidget.AnyWidget):
     ) -> None:
         require(bool(re.fullmatch(r"[a-z][a-z0-9-]*", name)), "name", repr(name), "lower-case letters, digits, hyphens")
         require(bool(alt.strip()), "alt", repr(alt), "a description of the opening picture")
-        by_name = {q.name: q for q in parameters}
-        for values in (presets or {}).values():
-            for key, value in values.items():
-                if key in by_name:
-                    by_name[key].validate(value)
+        for q, values in itertools.product(parameters, (presets or {}).values()):
+            q.validate(values.get(q.name, q.start))
         state = dict(planar) if planar else {q.name: q.start for q in parameters}
         self.simulate, self.alt = simulate, alt
         self.still = to_svg(still, f"{name}-still")
         frames = {} if planar else self._table(parameters)
         clean(simulate(**state))  # the start must compute
         spec = {"name": name, "title": title, "palette": list(PALETTE), "steps": steps, "planar": bool(planar)}
-        spec |= {"parameters": [q.spec() for q in parameters], "views": [dict(v) for v in views], "state": state}
-        spec |= {"presets": {k: dict(v) for k, v in (presets or {}).items()}, "frames": frames}
+        spec |= {"parameters": [q.spec() for q in parameters], "views": list(views), "state": state}
+        spec |= {"presets": dict(presets or {}), "frames": frames}
         radius = max((v["radius"] for v in views if v["type"] == "plane"), default=0)
         spec["limits"] = {"start": [-radius, radius], "p": [0, 1], "angles": [-7, 7]}
         self.add_traits(
@@ -96,10 +93,9 @@ class Explorer(anywidget.AnyWidget):
         self.observe(self._answer, "request")
 
     def _table(self, parameters: Sequence[Parameter]) -> dict[str, Any]:
-        grids = [list(q.values) for q in parameters]
         frames = {}
-        for at in itertools.product(*(range(len(g)) for g in grids)):
-            state = {q.name: g[k] for q, g, k in zip(parameters, grids, at, strict=True)}
+        for at in itertools.product(*(range(len(q.values)) for q in parameters)):
+            state = {q.name: q.values[k] for q, k in zip(parameters, at, strict=True)}
             frames[",".join(map(str, at))] = clean(self.simulate(**state))
         return frames
 

@@ -3,14 +3,21 @@
 
 const BOXES = [
   "span.math", "div.math mjx-container", ".highlight pre", "div.cell_output .output",
-  ".pst-scrollable-table-container", ".amem-scroll",
+  ".pst-scrollable-table-container", ".amem-figure", ".amem-scroll",
 ].map((name) => `.bd-article ${name}`).join(",");
+
+// Whether there is more to the right: the style sheet fades that edge.
+function ended(box) {
+  const left = box.scrollWidth - box.clientWidth - box.scrollLeft;
+  box.dataset.amemScroll = left > 4 ? "more" : "";
+}
 
 function mark(box) {
   const wide = box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1;
   if (wide && !box.hasAttribute("tabindex")) {
     box.tabIndex = 0;
-    box.dataset.amemScroll = "";
+    box.addEventListener("scroll", () => ended(box), { passive: true });
+    ended(box);
   } else if (!wide && "amemScroll" in box.dataset) {
     box.removeAttribute("tabindex");
     delete box.dataset.amemScroll;

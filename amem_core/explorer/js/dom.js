@@ -31,8 +31,8 @@ function scale([low, high], [from, to], log = false) {
   map.invert = (px) => inverse(a + ((px - from) / (to - from)) * span);
   map.ticks = () => {
     if (log) {
-      const step = Math.max(1, Math.ceil((Math.floor(b) - Math.ceil(a)) / 4)), out = [];
-      for (let k = Math.ceil(a - 1e-9); k <= b + 1e-9; k += step) out.push(10 ** k);
+      const step = Math.max(1, Math.ceil((Math.floor(b) - Math.ceil(a)) / 4)), first = Math.ceil(a - 1e-9);
+      const out = Array.from({ length: Math.floor((b + 1e-9 - first) / step) + 1 }, (_, k) => 10 ** (first + k * step));
       if (out.length > 1) return out;
     }
     const raw = (high - low) / 4, power = 10 ** Math.floor(Math.log10(raw || 1));

@@ -13,7 +13,7 @@ function render({ model, el }) {
     : q.values.reduce((a, b) => (Math.abs(place(q, b) - place(q, value)) < Math.abs(place(q, a) - place(q, value)) ? b : a)));
   const place = (q, v) => (q.log ? Math.log(v) : v);
   const derived = { // parameters that are functions of the planar state
-    alpha: [(s) => Math.cos(s.angles[1] - s.angles[0]), (s, v) => { s.angles = [s.angles[0], s.angles[0] + Math.acos(clamp(v, -1, 1))]; }],
+    alpha: [(s) => Number(Math.cos(s.angles[1] - s.angles[0]).toFixed(12)), (s, v) => { s.angles = [s.angles[0], s.angles[0] + Math.acos(clamp(v, -1, 1))]; }],
     p1: [(s) => s.p[0] / s.p.reduce((a, b) => a + b, 0), (s, v) => { s.p = [v, 1 - v]; }],
   };
   const read = (name) => (spec.planar && derived[name] ? derived[name][0](state) : state[name]);
@@ -66,13 +66,18 @@ function render({ model, el }) {
     const input = html("input", { type: "range", min: 0, max: last, step: 1, id, oninput: () => context.set({ [q.name]: value(+input.value) }) });
     const output = html("output", { for: id });
     const ticks = html("div", { class: "ex-ticks" });
-    for (const [text, at] of q.ticks) ticks.append(html("button", { type: "button", "data-at": at, onclick: () => context.set({ [q.name]: at }) }, text));
+    const stops = q.ticks.map(([text, at]) => html("button", { type: "button", "data-at": at, onclick: () => context.set({ [q.name]: at }) }, text));
+    ticks.append(...stops);
+    const choice = !q.continuous && q.ticks.length === q.values.length; // every value has a button: no slider
     inputs[q.name] = { show: (v) => {
+      for (const stop of stops) stop.setAttribute("aria-pressed", String(Math.abs(stop.dataset.at - v) < 1e-9));
+      if (choice) return;
       input.value = q.continuous ? Math.round(((place(q, v) - a) / (b - a)) * last) : q.values.indexOf(snap(q, v));
       output.textContent = format(v, 3);
       input.setAttribute("aria-valuetext", `${q.label}: ${format(v, 3)}`);
     } };
-    controls.append(html("div", { class: "ex-control" }, html("label", { for: id }, q.label), output, input, ticks));
+    controls.append(choice ? html("div", { class: "ex-control", role: "group", "aria-label": q.label }, html("span", {}, q.label), ticks)
+      : html("div", { class: "ex-control" }, html("label", { for: id }, q.label), output, input, ticks));
   }
   const presets = html("div", { class: "ex-presets", role: "group", "aria-label": "presets" });
   for (const [name, values] of Object.entries(spec.presets))
@@ -97,24 +102,18 @@ function render({ model, el }) {
   if (!spec.steps) for (const node of [...buttons.children].slice(0, 2)) node.remove();
   const regime = html("p", { class: "ex-regime" }), list = html("dl", { class: "ex-readout" });
   const readout = html("div", { class: "ex-said", "aria-live": "polite" }, regime, list);
-  root.append(html("div", { class: "ex-head" }, presets, buttons), message,
+  root.append(html("p", { class: "ex-name" }, spec.title), html("div", { class: "ex-head" }, presets, buttons), message,
     html("div", { class: "ex-views" }, ...views.map((v) => v.holder)), controls, readout);
 
-  const planarReadout = () => {
-    const t = Math.round(state.cursor * (frame.loss.length - 1));
-    return [["t", t], ["loss", frame.loss[t]], ["accuracy", frame.accuracy[t]],
-      ...frame.margins.slice(0, 4).map((m, k) => [`m_${k + 1}`, m[t]])];
-  };
-  const symbol = (text) => { // m_1 -> m with the subscript 1
-    const [letter, below] = text.split("_");
-    return below ? [letter, html("sub", {}, below)] : [text];
-  };
+  const planarReadout = (t) => [["t", t], ["loss", frame.loss[t]], ["accuracy", frame.accuracy[t]],
+    ...frame.margins.slice(0, 4).map((m, k) => [`m_${k + 1}`, m[t]])];
+  const symbol = (text) => text.split("_").map((part, k) => (k ? html("sub", {}, part) : part)); // m_1: 1 below m
   const draw = () => {
     try {
       views.forEach((view) => view.draw(frame, state));
       for (const q of spec.parameters) inputs[q.name].show(read(q.name));
       regime.textContent = spec.planar ? planarRegime(frame) : frame.regime ?? "";
-      const rows = spec.planar ? planarReadout() : frame.readout ?? [];
+      const rows = spec.planar ? planarReadout(Math.round(state.cursor * (frame.loss.length - 1))) : frame.readout ?? [];
       list.replaceChildren(...rows.map(([name, value]) => html("div", {}, html("dt", {}, ...symbol(name)), html("dd", {}, format(value)))));
       root.dataset.drawn = String(Number(root.dataset.drawn ?? 0) + 1);
     } catch (error) { say(`This cannot be drawn: ${error.message}.`); }

@@ -4,11 +4,10 @@ VIEWS.lines = (view, context) => {
   const stage = html("div", { class: "ex-lines" }), legend = html("div", { class: "ex-legend" });
   const holder = html("div", { class: "ex-view" }, stage, legend);
   let current = null;
+  const nearest = (xs, target) => xs.reduce((best, v, k) => (Math.abs(v - target) < Math.abs(xs[best] - target) ? k : best), 0);
   const cursorAt = (px) => {
     const series = current.series[0], target = current.x.invert(px);
-    let best = 0;
-    series.x.forEach((v, k) => { if (Math.abs(v - target) < Math.abs(series.x[best] - target)) best = k; });
-    context.setCursor(best / Math.max(1, series.x.length - 1));
+    context.setCursor(nearest(series.x, target) / Math.max(1, series.x.length - 1));
   };
   if (view.cursor !== false) {
     fill(stage, { tabindex: 0, role: "slider", "aria-label": `${view.title}: time` }, []);
@@ -46,7 +45,8 @@ VIEWS.lines = (view, context) => {
       plot.marks.append(svg("path", { d: path(s, plot.x, plot.y, logs.y), fill: "none", stroke: s.color,
         "stroke-width": s.dash ? 1.4 : 2, "stroke-dasharray": s.dash ? "5 4" : null, "data-series": s.name }));
     if (view.cursor !== false) {
-      const index = (s) => Math.round(state.cursor * (s.x.length - 1)), at = series[0].x[index(series[0])];
+      const at = series[0].x[Math.round(state.cursor * (series[0].x.length - 1))];
+      const index = (s) => nearest(s.x, at); // curves on one axis are compared at one place
       if (!logs.x || at > 0) plot.marks.append(svg("line",
         { class: "ex-cursor", x1: plot.x(at), x2: plot.x(at), y1: plot.box.y0, y2: plot.box.y1 }));
       for (const s of series) {

@@ -22,11 +22,8 @@ function planarLoss({ signed, p }, [a, b]) {
   for (let k = 0; k < p.length; k++) sum += p[k] * softplus(-(signed[k][0] * a + signed[k][1] * b));
   return sum;
 }
-function planarAccuracy({ signed, p }, [a, b]) {
-  let sum = 0;
-  for (let k = 0; k < p.length; k++) if (signed[k][0] * a + signed[k][1] * b > 0) sum += p[k];
-  return sum;
-}
+const planarAccuracy = ({ signed, p }, [a, b]) =>
+  signed.reduce((sum, [x, y], k) => (x * a + y * b > 0 ? sum + p[k] : sum), 0);
 function planarRun(state) {
   const problem = planarProblem(state), { signed, p, kappa } = problem;
   if (!Number.isFinite(state.rate) || state.rate < 0) throw new Error("the rate must be finite and at least 0");
@@ -39,12 +36,8 @@ function planarRun(state) {
     frame.loss.push(planarLoss(problem, v));
     frame.accuracy.push(planarAccuracy(problem, v));
     margins.forEach((m, k) => frame.margins[k].push(m));
-    let step = [0, 0];
-    margins.forEach((m, k) => {
-      const write = p[k] * sigmoid(-m);
-      step = [step[0] + write * signed[k][0], step[1] + write * signed[k][1]];
-    });
-    v = [v[0] + state.rate * kappa * step[0], v[1] + state.rate * kappa * step[1]];
+    const write = margins.map((m, k) => p[k] * sigmoid(-m));
+    v = v.map((c, i) => c + state.rate * kappa * write.reduce((sum, q, k) => sum + q * signed[k][i], 0));
   }
   return frame;
 }

@@ -15,8 +15,8 @@ VIEWS.plane = (view, context) => {
   layers.axes.append(
     svg("line", { x1: pad, x2: size - pad, y1: y(0), y2: y(0) }), svg("line", { y1: pad, y2: size - pad, x1: x(0), x2: x(0) }),
     svg("text", { x: pad, y: 14, class: "ex-title" }, view.title),
-    svg("text", { x: size - pad, y: y(0) + 14, "text-anchor": "end", class: "ex-label" }, view.x ?? "γ₁"),
-    svg("text", { x: x(0) + 6, y: pad + 8, class: "ex-label" }, view.y ?? "γ₂"));
+    svg("text", { x: size - pad, y: y(0) + 14, "text-anchor": "end", class: "ex-label" }, view.x),
+    svg("text", { x: x(0) + 6, y: pad + 8, class: "ex-label" }, view.y));
 
   const handle = (label, color, shape, move, nudge) => {
     const node = svg("g", { tabindex: 0, role: "slider", "aria-label": label, class: "ex-handle" },
@@ -50,6 +50,7 @@ VIEWS.plane = (view, context) => {
       layers.handles.prepend(stem);
       const tip = handle(`embedding of token ${k + 1}`, color, dot,
         (a, b) => turn(k, Math.atan2(sign * b, sign * a)), (dx, dy) => turn(k, context.state.angles[k] + 0.02 * (dy - dx)));
+      tip.node.append(svg("text", { x: 9, y: -7, class: "ex-label" }, view.tips?.[k] ?? ""));
       return { ...tip, stem, sign };
     });
   };
