@@ -1,6 +1,7 @@
 """Gradient flow, Eq. (4) of [CSB24], followed in logarithmic time."""
 
-from collections.abc import Callable
+import itertools
+import warnings
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from amem_core.validation import finite, require, require_positive
 
 # beyond this many coordinates LSODA's dense Jacobian costs more than it saves
 STIFF_SIZE = 600
+# evaluations per coordinate after which the integrator is stuck; it needs some hundreds
+BUDGET = 2000
 
 
 def gradient_flow(
@@ -46,7 +49,8 @@ def gradient_flow(
     OverflowError
         If the state leaves the range of double precision.
     RuntimeError
-        If the integrator gives up; its own message is passed on.
+        If rounding keeps the tolerance out of reach, as it does late in a flow between tokens that
+        contradict each other: forces of order 1 must then cancel to within ``1/t``.
 
     Examples
     --------
@@ -68,10 +72,10 @@ def gradient_flow(
     for single, W in _members(problem, W0, batch):
         with np.errstate(over="ignore", invalid="ignore"):  # seen by `finite` below
             flow = _Coordinates(single, W)
-            zero, stores = np.zeros(flow.size), flow.stores
-            finite("the flow at its start", torch.from_numpy(flow.velocity(zero)))
+            stores = flow.stores
+            finite("the flow at its start", torch.from_numpy(flow.velocity(np.zeros(flow.size))))
             clock = finite("the time in units of the flow", flow.unit * (flow.unit * times))
-            runs.append(flow.record(_integrate(flow.velocity, zero, clock.numpy(), tolerance)))
+            runs.append(flow.record(_integrate(flow, clock.numpy(), tolerance)))
     record = finite("the state", torch.from_numpy(np.stack(runs, 1)).to(W0))
     return Trajectory(problem, times, W0, **{stores: record.reshape(len(times), *batch, *record.shape[2:])})
 
@@ -130,14 +134,27 @@ class _Coordinates:
         return np.concatenate([-C.sum(-1, keepdims=True), C], -1)
 
 
-def _integrate(field: Callable, zero: np.ndarray, times: np.ndarray, tolerance: float) -> np.ndarray:
-    s = np.log1p(times)
-    if len(s) == 1 and s[0] == 0:
-        return zero[None]
-    method = "LSODA" if len(zero) <= STIFF_SIZE else "DOP853"
-    run = solve_ivp(
-        lambda s, c: np.exp(s) * field(c), (0.0, s[-1]), zero, method, t_eval=s, rtol=tolerance, atol=tolerance
-    )
+def _integrate(flow: _Coordinates, clock: np.ndarray, tolerance: float) -> np.ndarray:
+    s, state, evaluations = np.log1p(clock), np.zeros(flow.size), itertools.count()
+    if s[-1] == 0:
+        return state[None]
+
+    def slope(s: float, v: np.ndarray) -> np.ndarray:
+        if next(evaluations) > BUDGET * (10 + flow.size):
+            raise stuck(s)
+        return np.exp(s) * flow.velocity(v)
+
+    def stuck(s: float) -> RuntimeError:
+        t = np.expm1(s) / flow.unit**2
+        return RuntimeError(
+            f"gradient_flow: around t = {t:.3g} rounding keeps the tolerance {tolerance:g} out of reach, "
+            "as it does late where tokens contradict each other; ask for earlier times or a larger tolerance"
+        )
+
+    method = "LSODA" if flow.size <= STIFF_SIZE else "DOP853"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # LSODA's own words for what `stuck` says
+        run = solve_ivp(slope, (0.0, s[-1]), state, method, t_eval=s, rtol=tolerance, atol=tolerance)
     if not run.success:
-        raise RuntimeError(f"gradient_flow: {run.message}")
+        raise stuck(run.t[-1] if len(run.t) else 0.0)
     return run.y.T

@@ -40,7 +40,7 @@ function render({ model, el }) {
   };
 
   // ---- computing: the table or the planar step here, amem_core where a kernel lives ----
-  let frame = null, asked = 0;
+  let frame = null, asked = 0, timer = 0;
   const key = () => spec.parameters.map((q) => q.values.indexOf(snap({ ...q, continuous: false }, state[q.name]))).join(",");
   const compute = () => {
     frame = spec.planar ? planarRun(state) : frames[key()] ?? frame;
@@ -71,7 +71,6 @@ function render({ model, el }) {
     const choice = !q.continuous && q.ticks.length === q.values.length; // every value has a button: no slider
     inputs[q.name] = { show: (v) => {
       for (const stop of stops) stop.setAttribute("aria-pressed", String(Math.abs(stop.dataset.at - v) < 1e-9));
-      if (choice) return;
       input.value = q.continuous ? Math.round(((place(q, v) - a) / (b - a)) * last) : q.values.indexOf(snap(q, v));
       output.textContent = format(v, 3);
       input.setAttribute("aria-valuetext", `${q.label}: ${format(v, 3)}`);
@@ -82,7 +81,7 @@ function render({ model, el }) {
   const presets = html("div", { class: "ex-presets", role: "group", "aria-label": "presets" });
   for (const [name, values] of Object.entries(spec.presets))
     presets.append(html("button", { type: "button", onclick: () => { Object.assign(state, structuredClone(initial)); context.set(structuredClone(values)); } }, name));
-  let playing = false;
+  let playing = false, before = 0;
   const play = html("button", { type: "button", class: "ex-play", onclick: () => {
     playing = !playing;
     if (playing && state.cursor >= 1) state.cursor = 0;
@@ -90,7 +89,6 @@ function render({ model, el }) {
     if (playing) requestAnimationFrame(tick);
   } }, "▶ play");
   const stop = () => { playing = false; play.textContent = "▶ play"; };
-  let before = 0;
   const tick = (now) => {
     if (!playing || !root.isConnected) return stop();
     if (now - before > 40) { before = now; context.stepCursor(1); }
@@ -122,7 +120,6 @@ function render({ model, el }) {
   // ---- state in the URL: #name?key=value&..., read once and kept up to date ----
   const spell = () => Object.entries(state).filter(([k, v]) => k !== "cursor" && JSON.stringify(v) !== JSON.stringify(initial[k]))
     .map(([k, v]) => `${k}=${[v].flat().map((w) => (typeof w === "number" ? Number(w.toPrecision(6)) : w)).join(",")}`).join("&");
-  let timer = 0;
   const keep = () => {
     if (live) return;
     clearTimeout(timer);
