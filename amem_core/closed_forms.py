@@ -137,7 +137,12 @@ def descent_margin(a: Real | float, steps: Tensor | int, start: Real | float = 0
         while at < t and bool((m < far).any()):
             m, at = m + a / (torch.exp(m) + K), at + 1
             require(at <= LONGEST, "a", a.min().item(), f"values for which exp(m) is large after {LONGEST} steps")
-        rows.append(m if at == t else _from_abel(abel(m, a, M) + a * (t - at), a, K))
+        if at < t:
+            break
+        rows.append(m)
+    if late := marks[len(rows) :]:
+        ahead = torch.tensor(late, dtype=torch.float64).reshape(-1, *[1] * m.ndim) - at
+        rows.extend(_from_abel(abel(m, a, M) + a * ahead, a, K))
     return finite("descent_margin", torch.stack(rows) if wanted.ndim else rows[0])
 
 

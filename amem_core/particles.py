@@ -8,7 +8,8 @@ matrices, :math:`K_E = E E^\top` and :math:`K_U = U U^\top`:
 
 with ``Y`` the one-hot matrix of the targets. ``F(w)``, of shape ``(N, M)``, is the *force*:
 what each token writes on each class. Its accumulated sum ``C`` gives the matrix back exactly,
-:math:`W_t = W_0 + U^\top C_t^\top E` and :math:`w_t = w_0 + K_E C_t K_U`. No cost depends on ``d``.
+:math:`W_t = W_0 + U^\top C_t^\top E` and :math:`w_t = w_0 + K_E C_t K_U`. The cost of a step does not
+depend on ``d``.
 """
 
 from dataclasses import dataclass

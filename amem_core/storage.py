@@ -59,12 +59,14 @@ def predicted_density(
 ) -> tuple[Float[Tensor, " G"], Float[Tensor, " G"]]:
     """Density of the scores of right and of wrong classes on a grid, each score normal, on the unit sphere.
 
-    Mixtures over tokens and classes of normals with the exact means and variances of ``score_variance``.
+    Mixtures over tokens and classes of normals with the means and variances of ``score_variance`` (variances
+    of at least 1e-6, so that the density is finite). Errors as in ``predicted_recall``.
 
     >>> right, wrong = predicted_density(torch.arange(63), 63, 32, torch.linspace(-4, 5, 901, dtype=torch.float64))
     >>> round(right.sum().item() * 0.01, 3), round(wrong.sum().item() * 0.01, 3)
     (1.0, 1.0)
     """
+    _check(targets, M, d)
     counts = torch.bincount(targets, minlength=M).double()
     right, wrong = (v.clamp(min=1e-6).sqrt() for v in score_variance(counts, len(targets), d, 1.0))
 
@@ -91,10 +93,7 @@ def predicted_recall(targets: Int[Tensor, " N"], M: int, d: int) -> Float[Tensor
     >>> predicted_recall(torch.arange(10), 10, 100000).min().item() > 0.999
     True
     """
-    require_count("M", M, least=2)
-    require_count("d", d)
-    inside = len(targets) > 0 and bool(((targets >= 0) & (targets < M)).all())
-    require(inside, "targets", targets.tolist(), f"at least one value, each from 0 to M-1 = {M - 1}")
+    _check(targets, M, d)
     counts, classes = torch.bincount(targets, minlength=M).double(), torch.arange(M)
     right, wrong = (v.clamp(min=0).sqrt() for v in score_variance(counts, len(targets), d, 1.0))
     nodes, mass = (torch.tensor(v) for v in np.polynomial.hermite_e.hermegauss(60))
@@ -104,3 +103,10 @@ def predicted_recall(targets: Int[Tensor, " N"], M: int, d: int) -> Float[Tensor
     beaten[classes, :, classes] = 0.0
     by_class = beaten.sum(-1).exp() @ (mass / mass.sum())
     return by_class[targets]
+
+
+def _check(targets: Tensor, M: int, d: int) -> None:
+    require_count("M", M, least=2)
+    require_count("d", d)
+    inside = len(targets) > 0 and bool(((targets >= 0) & (targets < M)).all())
+    require(inside, "targets", targets.tolist(), f"at least one value, each from 0 to M-1 = {M - 1}")

@@ -118,10 +118,24 @@ def test_correlated_problems_against_another_integrator(drawn):
 @given(problems_with_start(scales=(1.0, 1e-3, 1e3)))
 def test_the_loss_never_rises_and_nothing_is_infinite(drawn):
     problem, W0 = drawn
-    run = gradient_flow(problem, W0, times=TIMES)
+    # in units of the problem: how fast a score can move
+    speed = max(1.0, float(problem.E.square().sum(-1).max() * problem.U.square().sum(-1).max()))
+    run = gradient_flow(problem, W0, times=TIMES[TIMES <= 1e6] / speed)
     assert torch.isfinite(run.W).all()
     # relative accuracy of margins 1e-8 is one of the loss, as far as it is not rounding
     assert bool((run.loss.diff() <= 1e-7 * run.loss[:-1] + 1e-13).all())
+
+
+def test_what_rounding_keeps_out_of_reach_is_an_error_and_not_an_endless_run():
+    # tokens 0 and 2 contradict each other; their forces must cancel to within 1/t for the other classes to fade
+    E = torch.tensor([[1, 0], [0, 1], [1, 0]], dtype=D)
+    U = torch.randn(4, 4, dtype=D, generator=torch.Generator().manual_seed(2))
+    problem = AssociationProblem(torch.nn.functional.pad(E, (0, 2)), U, torch.tensor([3, 1, 2]), torch.ones(3, dtype=D) / 3)
+    run = gradient_flow(problem, times=torch.tensor([1e6]))
+    # the contradiction is settled half and half, log 2 for each of the two tokens
+    assert abs(float(run.loss[-1]) - 2 / 3 * np.log(2)) < 1e-4
+    with pytest.raises(RuntimeError, match=r"around t = .*tolerance 1e-11.*earlier times or a larger tolerance"):
+        gradient_flow(problem, times=torch.tensor([1e14]))
 
 
 def test_members_of_a_batch_run_as_if_alone():

@@ -1,6 +1,7 @@
 """Theorem 1: particles and embeddings are one dynamics, whatever the embeddings."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -240,5 +241,14 @@ def test_particles_that_leave_the_range_are_an_error():
         lambda: large.particles(w, EYE),
         lambda: ParticleSystem(EYE * 4, EYE * 4, TARGETS, HALF).step(w, 1e308),
     ):
-        with pytest.raises(OverflowError, match="range of torch.float64"):
+        with pytest.raises(OverflowError, match=r"range of torch\.float64"):
             call()
+
+
+def test_a_part_common_to_all_outputs_costs_no_digits():
+    """It moves no margin. Embeddings lose eps * 1e6 = 2e-10 to it in each score; particles must not lose its square."""
+    problem = AssociationProblem.spherical(4, 4, 5, seed=0)
+    shifted = replace(problem, U=problem.U + 1e6 * torch.eye(5, dtype=torch.float64)[0])
+    plain = gradient_descent(problem, rate=0.5, steps=200, record_every=200).tightest_margin[-1]
+    moved = gradient_descent(shifted, rate=0.5, steps=200, record_every=200, space="particles").tightest_margin[-1]
+    assert (moved - plain).abs().max() <= 1e-8 * plain.abs().max()

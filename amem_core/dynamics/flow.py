@@ -31,8 +31,8 @@ def gradient_flow(
     Margins grow like :math:`\log t`, so the flow is integrated in :math:`s = \log(1 + t)`, in which
     nothing is fast and :math:`t = 10^{12}` is near. LSODA (adaptive, switching to an implicit
     method where the problem is stiff, as it is around a finite minimiser); DOP853 for more than
-    600 coordinates. The state is the smaller of ``C`` and ``W``; in double precision on the CPU
-    whatever the problem's dtype and device. Members of a batch are integrated one by one.
+    600 coordinates, of which there are at most min(N, d) min(M - 1, d). In double precision on the
+    CPU whatever the problem's dtype and device. Members of a batch are integrated one by one.
 
     Parameters
     ----------

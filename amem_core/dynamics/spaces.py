@@ -23,7 +23,8 @@ class Particles:
     stores = "C"
 
     def __init__(self, problem: AssociationProblem, W0: Tensor) -> None:
-        E, U = problem.E, problem.U
+        # what is common to all outputs moves no margin and would only cost digits
+        E, U = problem.E, problem.U - problem.U.mean(-2, keepdim=True)
         self.K_E, self.K_U, self.targets = E @ E.mT, U @ U.mT, problem.targets
         shape = (*torch.broadcast_shapes(W0.shape[:-2], problem.batch_shape), problem.N, problem.M)
         self.w0 = scores_of(W0, E, U).expand(shape)

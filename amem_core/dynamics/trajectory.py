@@ -52,7 +52,8 @@ class Trajectory:
         elif self.C is None:
             w = scores_of(self.weights, E, U)
         else:
-            w = scores_of(self.W0, E, U) + (E @ E.mT) @ self.C @ (U @ U.mT)
+            # the rows of C sum to zero: summing U first cancels what is common to all outputs
+            w = scores_of(self.W0, E, U) + (E @ E.mT) @ (self.C @ U) @ U.mT
         return finite("particles", w)
 
     @cached_property
