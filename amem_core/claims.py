@@ -31,12 +31,12 @@ _count: Counter = Counter()
 
 def check(
     claim_id: str,
-    holds: bool,
+    holds: Any,
     *,
     shows: str = "holds",
-    measured: float | str | None = None,
-    bound: float | str | None = None,
-    tolerance: float | str | None = None,
+    measured: Any = None,
+    bound: Any = None,
+    tolerance: Any = None,
     evidence: str = "numerical",
     note: str = "",
 ) -> None:
@@ -45,11 +45,12 @@ def check(
     Parameters
     ----------
     claim_id : the claim's number in the ledger, such as ``"P-7"``
-    holds : the fact; anything but true raises ``AssertionError``
+    holds : the fact, a truth value of Python, numpy, torch or sympy; false raises ``AssertionError``
     shows : what the fact says of the statement as printed: that it ``"holds"``, that it
         ``"fails"`` (a counterexample), that the ``"corrected"`` statement holds, that the
         behaviour is ``"observed"``, or is ``"absent"`` where print reports it
-    measured, bound, tolerance : the number found, what it was compared with, and the slack
+    measured, bound, tolerance : what was found, what it was compared with, and the slack: finite
+        numbers, texts or expressions of sympy
     evidence : ``"symbolic"``, ``"numerical"`` or ``"recorded"``
     note : one line for the reader
 
@@ -58,7 +59,8 @@ def check(
     AssertionError
         If ``holds`` is not true.
     ValueError
-        For an empty id, an unknown ``shows`` or ``evidence``, or a value that is not finite.
+        For an empty id, an unknown ``shows`` or ``evidence``, a value that is not finite, and a
+        fact that is not a truth value.
     """
     if not claim_id or claim_id.strip() != claim_id:
         raise ValueError(f"claim_id: found {claim_id!r}, allowed: the id of a claim in the ledger")
@@ -67,7 +69,10 @@ def check(
             raise ValueError(f"{name}: found {value!r}, allowed: {', '.join(allowed)}")
     values = {"measured": measured, "bound": bound, "tolerance": tolerance}
     values = {name: _plain(name, value) for name, value in values.items()}
-    if not bool(holds):
+    truth = holds.item() if hasattr(holds, "item") else holds
+    if not (isinstance(truth, bool) or getattr(truth, "is_Boolean", False)):
+        raise ValueError(f"holds: found {holds!r}, allowed: true or false")  # a bare number is a comparison forgotten
+    if not truth:
         detail = ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
         raise AssertionError(f"{claim_id}: the check that it {SHOWS[shows]} failed ({detail}) {note}".rstrip())
     _count[claim_id] += 1

@@ -40,8 +40,8 @@ def fit_rate(t: Float[Tensor, " T"], y: Float[Tensor, " T"], companion: Float[Te
 
     A run is not a sample: what a power law leaves over is the next term of the expansion, not noise.
     So the next term may be given (``companion``: its size relative to the leading one, such as
-    :math:`\log t`), and the 95% interval is Student's plus what the exponent moves when the earlier
-    half of the points is dropped.
+    :math:`\log t`), and the 95% interval is Student's plus twice what the exponent moves when the
+    earlier half of the points is dropped.
 
     Parameters
     ----------
@@ -73,7 +73,8 @@ def fit_rate(t: Float[Tensor, " T"], y: Float[Tensor, " T"], companion: Float[Te
     exponent, weights, error, worst = _fit(log_t, values, basis)
     later = _fit(log_t[half:], values[half:], basis[half:])[0]
     ratio = float(weights[1] / weights[0]) if companion is not None else 0.0
-    return RateFit(exponent, error + abs(exponent - later), abs(float(weights[0])), ratio, worst)
+    half_width = error + 2 * abs(exponent - later)
+    return RateFit(exponent, half_width, abs(float(weights[0])), ratio, worst)
 
 
 def _fit(log_t: np.ndarray, y: np.ndarray, basis: np.ndarray) -> tuple[float, np.ndarray, float, float]:

@@ -130,7 +130,9 @@ def test_what_rounding_keeps_out_of_reach_is_an_error_and_not_an_endless_run():
     # tokens 0 and 2 contradict each other; their forces must cancel to within 1/t for the other classes to fade
     E = torch.tensor([[1, 0], [0, 1], [1, 0]], dtype=D)
     U = torch.randn(4, 4, dtype=D, generator=torch.Generator().manual_seed(2))
-    problem = AssociationProblem(torch.nn.functional.pad(E, (0, 2)), U, torch.tensor([3, 1, 2]), torch.ones(3, dtype=D) / 3)
+    problem = AssociationProblem(
+        torch.nn.functional.pad(E, (0, 2)), U, torch.tensor([3, 1, 2]), torch.ones(3, dtype=D) / 3
+    )
     run = gradient_flow(problem, times=torch.tensor([1e6]))
     # the contradiction is settled half and half, log 2 for each of the two tokens
     assert abs(float(run.loss[-1]) - 2 / 3 * np.log(2)) < 1e-4

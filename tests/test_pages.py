@@ -88,3 +88,36 @@ def test_search_finds_a_chapter_over_http_and_from_a_file(chromium_here, html):
                 assert not visit.off_host
                 allowed = FILE_SEARCH if start.startswith("file:") else re.compile(r"(?!)")
                 assert not [line for line in visit.errors if not allowed.search(line)]
+
+
+def test_every_explorer_of_the_book_answers(chromium_here, html):
+    """A key on its first slider or button redraws it and changes what it says; a preset and reset bring it back."""
+    chapters = [path for path in files.pages(html) if re.match(r"\d\d-", path.name)]
+    with browser.serve(html) as home, browser.chromium(home) as chromium:
+        for path in chapters:
+            with chromium.visit(f"{home}/book/{path.name}") as visit:
+                explorers = visit.page.locator(".ex").all()
+                assert explorers, f"{path.name} has no living explorer"
+                for it in explorers:
+                    first = it.locator(".ex-said").inner_text(), it.get_attribute("data-drawn")
+                    slider = it.locator("input[type=range]").first
+                    slider.press("ArrowLeft") if slider.count() else it.locator(".ex-ticks button").last.click()
+                    moved = it.locator(".ex-said").inner_text(), it.get_attribute("data-drawn")
+                    assert moved[0] != first[0] and int(moved[1]) > int(first[1]), path.name
+                    for preset in it.locator(".ex-presets button").all():
+                        preset.click()
+                    it.get_by_role("button", name="reset").click()
+                    assert it.locator(".ex-said").inner_text() == first[0]
+                    assert it.locator(".ex-message").is_hidden()
+                assert not visit.errors and not visit.off_host
+
+
+def test_every_chapter_has_what_a_reader_looks_for(html):
+    for path in files.pages(html):
+        if files.parsed(path).redirect:
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert 'http-equiv="Content-Security-Policy" content="default-src \'self\'' in text, path.name
+        if re.match(r"\d\d-", path.name):
+            for what in ("colab.research.google.com/github", "/edit/", "prev-next-footer", "page-toc", ".ipynb"):
+                assert what in text, f"{path.name} lacks {what}"

@@ -112,17 +112,37 @@ class _Coordinates:
         self.size = R_U.shape[0] * R_E.shape[0]
         self.stores = "C" if len(E) * len(U) < E.shape[1] ** 2 else "weights"
 
-    def velocity(self, v: np.ndarray) -> np.ndarray:
-        """``L_U^T F^T L_E`` with the force ``F = diag(p) (Y - softmax w)``, flattened like ``v``."""
+    def softmax(self, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Exponentials (N, M) of the scores, and their sums (N, 1)."""
         V = v.reshape(self.L_U.shape[1], self.L_E.shape[1])
         w = self.start.copy()
         w[:, 1:] += self.L_E @ V.T @ self.L_U.T
         P = np.exp(w - w.max(-1, keepdims=True))
-        total, rows = P.sum(-1), np.arange(len(P))
+        return P, P.sum(-1, keepdims=True)
+
+    def velocity(self, v: np.ndarray) -> np.ndarray:
+        """``L_U^T F^T L_E`` with the force ``F = diag(p) (Y - softmax w)``, flattened like ``v``."""
+        P, total = self.softmax(v)
+        rows = np.arange(len(P))
         P[rows, self.y] = 0.0
         P[rows, self.y] = -P.sum(-1)
-        F = P * (-self.p / total)[:, None]
+        F = P * (-self.p[:, None] / total)
         return (self.L_U.T @ F[:, 1:].T @ self.L_E).ravel()
+
+    def jacobian(self, v: np.ndarray) -> np.ndarray:
+        """Minus the Hessian: ``sum_x p(x) S_x (x) l_x l_x^T``, S_x the covariance of outputs under the softmax.
+
+        Without it LSODA takes differences, which are noise near a minimiser.
+        """
+        P, total = self.softmax(v)
+        outputs = np.pad(self.L_U, ((1, 0), (0, 0)))
+        centred = outputs - (P / total @ outputs)[:, None]
+        weights = P * (self.p[:, None] / total)
+        S = (centred * weights[:, :, None]).transpose(0, 2, 1) @ centred
+        squares = self.L_E[:, :, None] * self.L_E[:, None]
+        (N, r_U, _), r_E = S.shape, self.L_E.shape[1]
+        J = (S.reshape(N, -1).T @ squares.reshape(N, -1)).reshape(r_U, r_U, r_E, r_E)
+        return -J.transpose(0, 2, 1, 3).reshape(self.size, self.size)
 
     def record(self, v: np.ndarray) -> np.ndarray:
         """What the trajectory stores of states (T, r_U r_E): the smaller of ``W`` and ``C``."""
@@ -151,10 +171,12 @@ def _integrate(flow: _Coordinates, clock: np.ndarray, tolerance: float) -> np.nd
             "as it does late where tokens contradict each other; ask for earlier times or a larger tolerance"
         )
 
-    method = "LSODA" if flow.size <= STIFF_SIZE else "DOP853"
+    options = {"method": "LSODA", "jac": lambda s, v: np.exp(s) * flow.jacobian(v)}
+    if flow.size > STIFF_SIZE:
+        options = {"method": "DOP853"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # LSODA's own words for what `stuck` says
-        run = solve_ivp(slope, (0.0, s[-1]), state, method, t_eval=s, rtol=tolerance, atol=tolerance)
+        run = solve_ivp(slope, (0.0, s[-1]), state, t_eval=s, rtol=tolerance, atol=tolerance, **options)
     if not run.success:
         raise stuck(run.t[-1] if len(run.t) else 0.0)
     return run.y.T

@@ -264,3 +264,34 @@ def test_data_that_are_not_numbers_are_said_inside_the_figure(page):
         return document.querySelector('#two .ex-message').textContent;
     }""")
     assert "not a finite number" in said
+
+
+def test_with_a_kernel_every_move_asks_amem_core_and_draws_its_answer(page):
+    """The model of a live notebook, played by the test: what is asked, and what is drawn of the answer."""
+    it = plane_explorer()
+    ask = """(spec) => {
+        const el = document.body.appendChild(document.createElement("section")), said = { spec }, heard = {};
+        const model = { get: (k) => said[k], set: (k, v) => { said[k] = v; }, on: (k, f) => { heard[k] = f; },
+                        off() {}, save_changes() { said.saved = (said.saved ?? 0) + 1; } };
+        window.amemLive = { said, heard, el };
+        render({ model, el });
+        el.querySelector(".ex").explorer.context.set({ rate: 2 });
+        return [said.saved, said.request];
+    }"""
+    saved, request = page.page.evaluate(f"(spec) => {{ {MODULE}; return ({ask})(spec); }}", it.spec)
+    assert saved == 2 and request["state"]["rate"] == 2  # once at the start, once for the move
+    it.request = request
+    drawn = page.page.evaluate(
+        """(reply) => {
+            const { said, heard, el } = window.amemLive;
+            said.reply = { ...reply, number: reply.number - 1, frame: null };
+            heard["change:reply"]();  // an older answer is left alone
+            said.reply = reply;
+            heard["change:reply"]();
+            const text = el.querySelector(".ex-said").innerText;
+            el.remove();
+            return text;
+        }""",
+        it.reply,
+    )
+    assert f"{it.reply['frame']['loss'][-1]:.4g}" in drawn
