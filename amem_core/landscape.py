@@ -185,7 +185,7 @@ def hitting_times(
     alpha, p1, rate : numbers or tensors that broadcast; a grid is three tensors along three axes
     steps : cells that need more than this are ``NEVER`` (-1)
     output_distance_squared : ``c``
-    workers : threads; by default one per processor
+    workers : threads, at most; by default one per processor
 
     Raises
     ------
@@ -195,7 +195,7 @@ def hitting_times(
     Examples
     --------
     >>> hitting_times(torch.tensor([-0.5, 0.2, 0.9], dtype=torch.float64), 0.75, 1.0, steps=1000).tolist()
-    [1, 1, 10]
+    [1, 1, 26]
     """
     values = [torch.as_tensor(v, dtype=torch.float64) for v in (alpha, p1, rate, output_distance_squared)]
     device = next((v.device for v in values if v.device.type != "cpu"), values[0].device)
@@ -210,9 +210,10 @@ def hitting_times(
     pressure = finite("rate", c * rate)
     grid = tuple(v.expand(shape) for v in (alpha, p1, pressure))
     times = torch.full((shape.numel(),), NEVER, dtype=torch.int32, device=device)
+    workers = min(workers, max(1, -(-len(times) // POOL)))  # one pool is no work for two
     # interleaved, so that every worker has its share of the slow corner
-    shares = [range(k, len(times), workers) for k in range(min(workers, len(times)))]
-    with ThreadPoolExecutor(max(1, len(shares))) as threads:
+    shares = [range(k, len(times), workers) for k in range(workers)]
+    with ThreadPoolExecutor(workers) as threads:
         list(threads.map(lambda share: _run_share(grid, share, steps, times), shares))
     return times.reshape(shape)
 

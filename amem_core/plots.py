@@ -21,10 +21,10 @@ INK = "#010203"
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
     "#2f7fc1",
-    "#d98200",
+    "#d57f00",
     "#1a9e77",
     "#b65f95",
-    "#4fa8d8",
+    "#429bcb",
     "#d1495b",
     "#888888",
 )
@@ -53,6 +53,8 @@ STYLE = {
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
     "text.color": INK,
+    "patch.edgecolor": INK,
+    "hatch.color": INK,
     "legend.frameon": False,
     "legend.fontsize": 9,
     "lines.linewidth": 1.8,

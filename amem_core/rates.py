@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from scipy.optimize import least_squares
 from scipy.stats import t as student
 from torch import Tensor
@@ -35,7 +34,7 @@ class RateFit:
         return abs(self.exponent - exponent) <= self.half_width
 
 
-def fit_rate(t: Float[Tensor, " T"], y: Float[Tensor, " T"], companion: Float[Tensor, " T"] | None = None) -> RateFit:
+def fit_rate(t: Tensor, y: Tensor, companion: Tensor | None = None) -> RateFit:
     r"""Exponent of a decay, by least squares on relative deviations from a power law.
 
     A run is not a sample: what a power law leaves over is the next term of the expansion, not noise.
@@ -66,6 +65,8 @@ def fit_rate(t: Float[Tensor, " T"], y: Float[Tensor, " T"], companion: Float[Te
     require(rising, "t", t.tolist(), "finite times above 0, increasing")
     one_sign = bool(((y > 0).all() | (y < 0).all()) & y.isfinite().all())
     require(one_sign, "y", y.tolist(), "finite values of one sign, none of them 0")
+    fits = companion is None or (companion.shape == t.shape and bool(companion.isfinite().all()))
+    require(fits, "companion", None if fits else tuple(companion.shape), "finite values, (T,) like t")
     columns = [torch.ones_like(t)] if companion is None else [torch.ones_like(t), companion]
     basis = torch.stack(columns, 1).double().numpy()
     log_t, values = t.double().log().numpy(), y.double().numpy()

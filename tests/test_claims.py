@@ -60,7 +60,7 @@ def test_a_check_leaves_evidence_that_json_can_hold(shown):
         "claim": "P-7", "shows": "fails", "measured": 0.5, "bound": 1.359, "tolerance": 1e-9,
         "evidence": "symbolic", "note": "w_zz", "anchor": "check-p-7-1",
     }  # fmt: skip
-    assert data["text/plain"] == "P-7 fails as stated (w_zz, measured 0.5, bound 1.359, tolerance 1e-09)"
+    assert data["text/plain"] == "P-7 fails as stated (w_zz, measured 0.5, against 1.359, tolerance 1e-09)"
 
 
 def test_the_chip_links_to_the_ledger_and_says_what_was_found(shown):
@@ -176,7 +176,7 @@ def test_a_ledger_that_agrees_with_its_checks_has_no_problem():
         ({"P-1": {"verdict": "holds"}}, [], ["P-1", "no executed check"]),
         ({}, evidence(("P-2", "holds")), ["P-2", "absent from the ledger"]),
         ({"P-1": {"verdict": "holds"}}, evidence(("P-1", "fails")), ["P-1", "ledger says holds", "fails"]),
-        ({"P-1": {"verdict": "corrected"}}, evidence(("P-1", "corrected")), ["P-1", "says corrected", "show corrected"]),
+        ({"P-1": {"verdict": "corrected"}}, evidence(("P-1", "corrected")), ["P-1", "ledger says corrected"]),
         ({"P-1": {"verdict": "holds"}}, evidence(("P-1", "holds"), ("P-1", "fails")), ["P-1", "fails, holds"]),
         ({"P-1": {"verdict": "true"}}, evidence(("P-1", "holds")), ["P-1", "'true'", "holds, corrected"]),
         ({"P-1": {}}, evidence(("P-1", "holds")), ["P-1", "None"]),

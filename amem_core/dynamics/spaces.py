@@ -87,12 +87,13 @@ class Embeddings:
 
     def __init__(self, problem: AssociationProblem, W0: Tensor) -> None:
         self.E, self.U, self.targets = problem.E, problem.U, problem.targets
-        shape = (*torch.broadcast_shapes(W0.shape[:-2], problem.batch_shape), problem.d, problem.d)
-        self.W = W0.expand(shape).clone()
+        batch = torch.broadcast_shapes(W0.shape[:-2], problem.batch_shape)
+        self.W = W0.expand(*batch, problem.d, problem.d).clone()
+        self.buffer = self.W.new_empty(*batch, problem.N, problem.M)
 
     def advance(self, q: Tensor) -> None:
         """One step with token weights ``q`` (..., N)."""
-        R = residuals(scores_of(self.W, self.E, self.U), self.targets).mul_(q[..., None])
+        R = residuals(scores_of(self.W, self.E, self.U), self.targets, out=self.buffer).mul_(q[..., None])
         self.W.sub_(gradient_of(R, self.E, self.U))
 
     def snapshot(self) -> Tensor:

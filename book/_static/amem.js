@@ -13,7 +13,8 @@ function ended(box) {
 }
 
 function mark(box) {
-  const wide = box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1;
+  const scrolls = ["auto", "scroll"].includes(getComputedStyle(box).overflowX);
+  const wide = scrolls && (box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1);
   if (wide && !box.hasAttribute("tabindex")) {
     box.tabIndex = 0;
     box.addEventListener("scroll", () => ended(box), { passive: true });
