@@ -126,9 +126,11 @@ def descent_margin(a: Real | float, steps: Tensor | int, start: Real | float = 0
     K = require_count("M", M, least=2) - 1
     a, m = _reals(a=a, start=start)
     require(bool((a > 0).all()), "a", a.min().item(), "values > 0")
+    known = isinstance(steps, int | Tensor) and not isinstance(steps, bool)
+    require(known, "steps", repr(steps), "a whole number, or a tensor (T,) of them")
     wanted = torch.as_tensor(steps)
     whole = not wanted.is_floating_point() and wanted.dtype != torch.bool and wanted.ndim <= 1
-    require(whole, "steps", steps, "a whole number, or (T,) of them")
+    require(whole, "steps", steps, "a whole number, or a tensor (T,) of them")
     marks = wanted.reshape(-1).tolist()
     rising = len(marks) > 0 and marks[0] >= 0 and all(s < t for s, t in itertools.pairwise(marks))
     require(rising, "steps", marks[:3], "whole numbers >= 0, increasing")

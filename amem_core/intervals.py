@@ -87,6 +87,7 @@ def enclose_root(f: sympy.Expr, low: float, high: float, digits: int = 20) -> tu
 
 
 def _symbol(f: sympy.Expr) -> sympy.Symbol:
+    require(isinstance(f, sympy.Expr), "f", repr(f), "a sympy expression")
     symbols = sorted(f.free_symbols, key=str)
     require(len(symbols) == 1, "f", f"the symbols {symbols}", "an expression in one symbol")
     dyadic = all(q.q & (q.q - 1) == 0 for q in f.atoms(sympy.Rational)) and not f.atoms(sympy.Float)

@@ -172,6 +172,8 @@ def test_the_cheaper_space_is_chosen_by_operation_count():
     # N^2 M + N M^2 against 2 (min(N, M) d^2 + N M d)
     assert operations(wide) == {"particles": 1024, "embeddings": 2 * (8 * 64**2 + 64 * 64)}
     assert operations(narrow) == {"particles": 2 * 64**3, "embeddings": 2 * (64 * 64 + 64 * 64 * 8)}
+    # two classes: one margin a token, N^2
+    assert operations(AssociationProblem.gaussian(8, 2, 3, seed=0)) == {"particles": 64, "embeddings": 2 * (18 + 48)}
     assert isinstance(open_space(wide, torch.zeros(64, 64, dtype=D)), Particles)
     assert isinstance(open_space(narrow, torch.zeros(8, 8, dtype=D)), Embeddings)
 
