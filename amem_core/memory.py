@@ -175,10 +175,15 @@ def residuals(w: Tensor, targets: Tensor, out: Tensor | None = None) -> Tensor:
     if out is None:
         R = torch.softmax(w, -1).scatter(-1, at_target, 0.0)
         return R.scatter(-1, at_target, -R.sum(-1, keepdim=True))
-    R = torch.sub(w, w.amax(-1, keepdim=True), out=out).exp_()  # on short rows twice as fast as torch.softmax
-    total = R.sum(-1, keepdim=True)
-    R.scatter_(-1, at_target, 0.0)
-    return R.scatter_(-1, at_target, R.sum(-1, keepdim=True).neg_()).div_(total)
+    R = _softmax_into(w, out).scatter_(-1, at_target, 0.0)
+    return R.scatter_(-1, at_target, R.sum(-1, keepdim=True).neg_())
+
+
+def _softmax_into(w: Tensor, out: Tensor) -> Tensor:
+    if w.shape[-1] >= 128:
+        return torch.softmax(w, -1, out=out)
+    out = torch.sub(w, w.amax(-1, keepdim=True), out=out).exp_()  # torch.softmax takes twice as long on short rows
+    return out.div_(out.sum(-1, keepdim=True))
 
 
 def margins_of(w: Tensor, targets: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from scipy.special import wrightomega
 
 from amem_core import AssociationProblem, margins, zipf_frequencies
 from amem_core.dynamics import gradient_flow
+from amem_core.dynamics.flow import _Coordinates
 from tests.oracles import autograd, member, refuses
 from tests.strategies import problems_with_start
 
@@ -124,6 +125,17 @@ def test_the_loss_never_rises_and_nothing_is_infinite(drawn):
     assert torch.isfinite(run.W).all()
     # relative accuracy of margins 1e-8 is one of the loss, as far as it is not rounding
     assert bool((run.loss.diff() <= 1e-7 * run.loss[:-1] + 1e-13).all())
+
+
+@given(problems_with_start(scales=(1.0, 1e-3, 1e3)))
+def test_the_jacobian_is_the_derivative_of_the_velocity(drawn):
+    problem, W0 = drawn
+    flow = _Coordinates({name: getattr(problem, name).numpy() for name in ("E", "U", "targets", "p")}, W0.numpy())
+    v, h = np.linspace(-1, 1, flow.size), 1e-5
+    steps = h * np.eye(flow.size)
+    differences = np.stack([(flow.velocity(v + step) - flow.velocity(v - step)) / (2 * h) for step in steps], 1)
+    # truncation h^2, and rounding 1e-16 / h, of a field whose derivatives are at most of order 1
+    assert np.abs(flow.jacobian(v) - differences).max() < 1e-9
 
 
 def test_what_rounding_keeps_out_of_reach_is_an_error_and_not_an_endless_run():

@@ -20,6 +20,7 @@ from amem_core import (
     tightest_margin,
     zero_one_loss,
 )
+from amem_core.memory import residuals
 from tests.oracles import autograd, cross_entropy, exact_softmax, member, refuses
 from tests.strategies import problems_with_start
 
@@ -217,3 +218,15 @@ def test_batches_that_do_not_broadcast_are_refused(function):
 def test_the_package_offers_what_it_lists():
     assert all(hasattr(amem_core, name) for name in amem_core.__all__)
     assert {function.__name__ for function in FUNCTIONS} <= set(amem_core.__all__)
+
+
+@pytest.mark.parametrize("M", [2, 127, 128, 300])
+@pytest.mark.parametrize("size", [1.0, 100.0, 1e6])
+def test_residuals_in_place_are_those_that_can_be_differentiated(M, size):
+    generator = torch.Generator().manual_seed(M)
+    w = size * torch.randn(5, M, dtype=D, generator=generator)
+    targets = torch.randint(M, (5,), generator=generator)
+    expected = residuals(w, targets)
+    found = residuals(w, targets, out=torch.empty_like(w))
+    # the same exponentials, each sum of M terms in another order
+    assert bool(((found - expected).abs() <= M * EPS * expected.abs() + torch.finfo(D).tiny).all())

@@ -45,8 +45,8 @@ def test_spherical_rows_are_uniform_on_the_sphere():
 
 
 def test_gaussian_entries_have_variance_one_over_d():
-    problem = AssociationProblem.gaussian(500, 2, 40, seed=1)
-    entries = problem.E.flatten() * math.sqrt(40)
+    problem = AssociationProblem.gaussian(6000, 2, 8, seed=1)
+    entries = problem.E.flatten() * math.sqrt(8)
     assert abs(float(entries.mean())) < 5 / math.sqrt(len(entries))
     assert abs(float((entries**2).mean()) - 1) < 5 * math.sqrt(2 / len(entries))
     kurtosis = float((entries**4).mean())  # 3 for a Gaussian, with variance 96/n

