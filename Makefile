@@ -20,7 +20,7 @@ book: pages ## execute the chapters, build the book, print the path of its first
 	@echo "The book: build/_build/html/index.html"
 
 test: pages ## everything of make book, then all tests
-	@MPLBACKEND=agg $(PY) -m pytest
+	@MPLBACKEND=agg $(PY) -m pytest -n 2 --dist loadfile
 
 serve: book ## serve the book on this machine (PORT=8000)
 	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory build/_build/html

@@ -21,3 +21,8 @@ options = {"database": None, "deadline": None, "suppress_health_check": [HealthC
 settings.register_profile("amem", derandomize=True, max_examples=60, **options)
 settings.register_profile("hunt", max_examples=2000, **options)  # pytest --hypothesis-profile=hunt
 settings.load_profile("amem")
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """The pages first: they take longest, and two workers then end together."""
+    items.sort(key=lambda item: item.path.name != "test_pages.py")

@@ -237,3 +237,23 @@ def test_every_dynamics_refuses_a_start_that_does_not_fit(name):
         DYNAMICS[name](PROBLEM, torch.zeros(4, 4, dtype=D))
     with refuses("W0, problem", r"\(2,\), \(3,\)"):
         DYNAMICS[name](AssociationProblem.two_tokens(torch.zeros(3), 0.5), torch.zeros(2, 2, 2, dtype=D))
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own embeddings", "shared embeddings"])
+def test_a_batch_larger_than_one_chunk_is_many_single_runs(shared, monkeypatch):
+    # 16 numbers a member: chunks of three, the last one shorter
+    monkeypatch.setattr("amem_core.dynamics.spaces.CHUNK", 48)
+    generator = torch.Generator().manual_seed(3)
+    E, U = (torch.randn(*(() if shared else (2, 4)), 4, 3, dtype=D, generator=generator) for _ in range(2))
+    batch = AssociationProblem(E, U, torch.arange(4), torch.full((4,), 0.25, dtype=D))
+    W0, rates = (
+        torch.randn(2, 4, 3, 3, dtype=D, generator=generator),
+        torch.linspace(0.1, 0.8, 8, dtype=D).reshape(2, 4),
+    )
+    run = gradient_descent(batch, W0, rate=rates, steps=5, space="particles")
+    every = gradient_descent(batch, W0, rate=rates, steps=5, record_every=5, space="particles")
+    for at in itertools.product(range(2), range(4)):
+        single = AssociationProblem(E if shared else E[at], U if shared else U[at], batch.targets, batch.p)
+        alone = descend(W0[at], single, [float(rates[at])] * 5)
+        assert float((run.W[-1][at] - alone).abs().max()) < 1e-12  # five steps of numbers of order 1
+    assert torch.equal(run.W[-1], every.W[-1])  # taken one by one or all at once

@@ -9,8 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from amem_core import AssociationProblem, loss, zero_one_loss
-from amem_core import landscape as module
 from amem_core.landscape import NEVER, hitting_times, max_margin, planar_directions, section
+from amem_core.landscape import hitting as module
 from tests.oracles import descend, member, refuses
 from tests.strategies import problems, seeds
 

@@ -1,6 +1,7 @@
 """Gradient descent and stochastic gradient descent, Eqs. (5) and (7) of [CSB24]."""
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
@@ -55,8 +56,9 @@ def gradient_descent(
     state = open_space(problem, wide, space)
     if callable(rate):
         return iterate(problem, W0, state, lambda t: state.advance(schedule(t)), steps, record_every, progress)
-    weights = schedule(0)
-    return iterate(problem, W0, state, lambda t: state.advance(weights), steps, record_every, progress)
+    return iterate(
+        problem, W0, state, partial(state.advance, schedule(0)), steps, record_every, progress, constant=True
+    )
 
 
 def stochastic_gradient_descent(

@@ -12,6 +12,9 @@ from amem_core.memory import check_weights
 from amem_core.problem import AssociationProblem
 from amem_core.validation import finite, require_count
 
+# steps taken at once, at most, so that the progress bar moves
+STRIDE = 100
+
 
 @runtime_checkable
 class State(Protocol):
@@ -61,17 +64,24 @@ def iterate(
     record_every: int,
     progress: bool,
     *,
+    constant: bool = False,
     normalised: bool = False,
 ) -> Trajectory:
-    """Call ``advance(t)`` for ``t = 0 .. steps-1``; record every ``record_every`` steps and the last."""
+    """Call ``advance(t)`` for ``t = 0 .. steps-1``; record every ``record_every`` steps and the last.
+
+    Where all steps are alike (``constant``), ``advance(k)`` takes ``k`` of them at once.
+    """
     recorded = [*range(0, steps, record_every), steps]
     record = state.snapshot().new_empty(len(recorded), *state.snapshot().shape)
-    record[0], row = state.snapshot(), 1
-    for t in tqdm(range(steps), disable=not progress, delay=5, leave=False):
-        advance(t)
-        if t + 1 == recorded[row]:
+    record[0], t = state.snapshot(), 0
+    with tqdm(total=steps, disable=not progress, delay=5, leave=False) as bar:
+        for row, until in enumerate(recorded[1:], 1):
+            while t < until:
+                stride = min(STRIDE, until - t) if constant else 1
+                advance(stride if constant else t)
+                t += stride
+                bar.update(stride)
             record[row] = state.snapshot()
-            row += 1
     finite("the state", record[-1])  # what is not finite stays so
     times = torch.tensor(recorded, dtype=torch.float64)
     return Trajectory(problem, times, W0, normalised=normalised, **{state.stores: record})

@@ -12,12 +12,15 @@ from amem_core.memory import gradient_of, residuals, scores_of
 from amem_core.problem import AssociationProblem
 from amem_core.validation import require
 
+# numbers of one state that are advanced together: small enough for the cache, large enough for the calls
+CHUNK = 1 << 17
+
 
 class Particles:
     """Scores ``w = w0 + K_E C K_U`` through the Gram matrices; N²M + NM² products a step, whatever ``d``.
 
     The scores are formed anew from ``C`` at each step: were they moved beside it, the roundings
-    of both would drift apart.
+    of both would drift apart. Members of a batch do not meet: a few at a time take all the steps.
     """
 
     stores = "C"
@@ -25,21 +28,44 @@ class Particles:
     def __init__(self, problem: AssociationProblem, W0: Tensor) -> None:
         # what is common to all outputs moves no margin and would only cost digits
         E, U = problem.E, problem.U - problem.U.mean(-2, keepdim=True)
-        self.K_E, self.K_U, self.targets = E @ E.mT, U @ U.mT, problem.targets
-        shape = (*torch.broadcast_shapes(W0.shape[:-2], problem.batch_shape), problem.N, problem.M)
-        self.w0 = scores_of(W0, E, U).expand(shape)
-        self.w = self.w0.clone()
+        self.shape = (*torch.broadcast_shapes(W0.shape[:-2], problem.batch_shape), problem.N, problem.M)
+        self.K_E, self.K_U = (self._members(X @ X.mT) for X in (E, U))
+        self.targets = self._members(problem.targets[..., None])
+        self.w0 = self._members(scores_of(W0, E, U)) if W0.any() else None
+        self.w = torch.zeros(self.shape, dtype=E.dtype, device=E.device).reshape(-1, problem.N, problem.M)
+        if self.w0 is not None:
+            self.w.copy_(self.w0)
         self.C, self.buffer = torch.zeros_like(self.w), torch.empty_like(self.w)
 
-    def advance(self, q: Tensor) -> None:
-        """One step with token weights ``q`` (..., N); in place, since fresh memory costs more than the products."""
-        self.C.sub_(residuals(self.w, self.targets, out=self.buffer).mul_(q[..., None]))
-        torch.matmul(self.K_E, self.C, out=self.buffer)
-        torch.matmul(self.buffer, self.K_U, out=self.w).add_(self.w0)
+    def _members(self, value: Tensor) -> Tensor:
+        """One matrix a member of the batch, in one row; a single matrix, which all share, stays one."""
+        if value.ndim == 2:
+            return value
+        return value.expand(*self.shape[:-2], *value.shape[-2:]).reshape(-1, *value.shape[-2:])
+
+    def advance(self, q: Tensor, steps: int = 1) -> None:
+        """Steps with token weights ``q`` (..., N); in place, since fresh memory costs more than the products."""
+        q, stride = self._members(q[..., None]), max(1, CHUNK // (self.shape[-2] * self.shape[-1]))
+        for first in range(0, len(self.C), stride):
+            at = slice(first, first + stride)
+            own = [v if v is None or v.ndim == 2 else v[at] for v in (self.K_E, self.K_U, self.targets, self.w0, q)]
+            self._advance(*own, self.C[at], self.w[at], self.buffer[at], steps)
+
+    @staticmethod
+    def _advance(
+        K_E: Tensor, K_U: Tensor, targets: Tensor, w0: Tensor | None, q: Tensor,
+        C: Tensor, w: Tensor, buffer: Tensor, steps: int,
+    ) -> None:  # fmt: skip
+        for _ in range(steps):
+            C.sub_(residuals(w, targets[..., 0], out=buffer).mul_(q))
+            torch.matmul(K_E, C, out=buffer)
+            torch.matmul(buffer, K_U, out=w)
+            if w0 is not None:
+                w.add_(w0)
 
     def snapshot(self) -> Tensor:
         """The accumulated coefficients ``C`` (..., N, M)."""
-        return self.C
+        return self.C.reshape(self.shape)
 
 
 class BinaryParticles:
@@ -64,15 +90,16 @@ class BinaryParticles:
         self.shape, self.wrong = shape, torch.empty_like(self.minus_m)
         self.written = torch.zeros_like(self.minus_m)
 
-    def advance(self, q: Tensor) -> None:
-        """One step with token weights ``q`` (..., N)."""
-        torch.sigmoid(self.minus_m, out=self.wrong)
-        self.wrong.mul_(q.expand(self.shape).reshape(self.wrong.shape))
-        self.written.add_(self.wrong)
-        if self.shared:  # G is symmetric
-            torch.addmm(self.start, self.written, self.G, alpha=-1, out=self.minus_m)
-        else:
-            torch.baddbmm(self.start, self.G, self.written, alpha=-1, out=self.minus_m)
+    def advance(self, q: Tensor, steps: int = 1) -> None:
+        """Steps with token weights ``q`` (..., N)."""
+        q = q.expand(self.shape).reshape(self.wrong.shape)
+        for _ in range(steps):
+            torch.sigmoid(self.minus_m, out=self.wrong)
+            self.written.add_(self.wrong.mul_(q))
+            if self.shared:  # G is symmetric
+                torch.addmm(self.start, self.written, self.G, alpha=-1, out=self.minus_m)
+            else:
+                torch.baddbmm(self.start, self.G, self.written, alpha=-1, out=self.minus_m)
 
     def snapshot(self) -> Tensor:
         """The accumulated coefficients ``C`` (..., N, 2): what goes to one class leaves the other."""
@@ -91,10 +118,11 @@ class Embeddings:
         self.W = W0.expand(*batch, problem.d, problem.d).clone()
         self.buffer = self.W.new_empty(*batch, problem.N, problem.M)
 
-    def advance(self, q: Tensor) -> None:
-        """One step with token weights ``q`` (..., N)."""
-        R = residuals(scores_of(self.W, self.E, self.U), self.targets, out=self.buffer).mul_(q[..., None])
-        self.W.sub_(gradient_of(R, self.E, self.U))
+    def advance(self, q: Tensor, steps: int = 1) -> None:
+        """Steps with token weights ``q`` (..., N)."""
+        for _ in range(steps):
+            R = residuals(scores_of(self.W, self.E, self.U), self.targets, out=self.buffer).mul_(q[..., None])
+            self.W.sub_(gradient_of(R, self.E, self.U))
 
     def snapshot(self) -> Tensor:
         """The matrix (..., d, d)."""

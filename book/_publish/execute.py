@@ -154,6 +154,7 @@ def run(notebooks: list[Path], wanted: dict[str, str]) -> int:
         print(f"This Python does not import {ROOT / 'amem_core'}: pip install -e . first", file=sys.stderr)
         return 1
     options = ["--disable-plugin-autoload", "-p", "nbmake.pytest_plugin", "-p", "no:cacheprovider", "-v"]
+    options += ["-p", "xdist", "-n", str(min(4, os.cpu_count() or 1, len(notebooks)))]  # a chapter keeps to one thread
     options += [f"--rootdir={EXECUTED}", "-c", str(EXECUTED / "pytest.ini")]
     options += ["--nbmake", "--overwrite", "--nbmake-kernel=python3", f"--nbmake-timeout={SECONDS_PER_CELL}"]
     return pytest.main([*options, *(str(executed_copy(notebook)) for notebook in notebooks)], plugins=[Stamper(wanted)])

@@ -1,7 +1,9 @@
 """One reading of a built site in the browser: every page, over http and from file://, every finding by kind."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.pages import browser, files
@@ -46,7 +48,7 @@ def axe_lines(faults: list[dict]) -> list[str]:
 def shoot(visit: browser.Visit, folder: Path | None, name: str) -> None:
     """Keep a picture of the whole page."""
     if folder:
-        visit.page.screenshot(path=folder / f"{name}.png", full_page=True)
+        visit.page.screenshot(path=folder / f"{name}.png", full_page=True, timeout=120_000)
 
 
 def read_page(visit: browser.Visit, name: str, report: Report, shots: Path | None) -> None:
@@ -72,13 +74,11 @@ def read_page(visit: browser.Visit, name: str, report: Report, shots: Path | Non
     shoot(visit, shots, f"{label}-phone")
 
 
-def read_site(folder: Path, shots: Path | None = None) -> Report:
-    """Open every page over http and from file://; redirects are followed by the link check alone."""
+def read_share(folder: Path, shots: Path | None, paths: list[Path]) -> Report:
+    """Open these pages over http and from file:// in a browser of their own."""
     report = Report()
     with browser.serve(folder) as home, browser.chromium(home) as chromium:
-        for path in files.pages(folder):
-            if files.parsed(path).redirect:
-                continue
+        for path in paths:
             name = path.relative_to(folder).as_posix()
             report.pages.append(name)
             with chromium.visit(f"{home}/{name}") as visit:
@@ -94,3 +94,18 @@ def read_site(folder: Path, shots: Path | None = None) -> Report:
                 report.add("errors", f"{name} (file)", visit.errors)
                 report.add("off-host", f"{name} (file)", visit.off_host)
     return report
+
+
+def read_site(folder: Path, shots: Path | None = None, browsers: int = 2) -> Report:
+    """Read every page, shared out between browsers; redirects are followed by the link check alone."""
+    paths = [path for path in files.pages(folder) if not files.parsed(path).redirect]
+    shares = [share for k in range(browsers) if (share := paths[k::browsers])]
+    with ThreadPoolExecutor(browsers) as threads:
+        parts = list(threads.map(partial(read_share, folder, shots), shares))
+    whole = Report()
+    for part in parts:
+        whole.pages += part.pages
+        whole.weights |= part.weights
+        for kind, lines in part.found.items():
+            whole.found.setdefault(kind, []).extend(lines)
+    return whole
