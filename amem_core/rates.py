@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import least_squares
+from scipy.optimize import OptimizeResult, least_squares
 from scipy.stats import t as student
 from torch import Tensor
 
@@ -13,20 +13,20 @@ from amem_core.validation import require
 
 @dataclass(frozen=True)
 class RateFit:
-    """``|y| ~ amplitude * t**exponent * (1 + ratio * companion)``.
+    """``|y| ~ amplitude * t**exponent * (1 + ratios[0] * companions[0] + ...)``.
 
     Parameters
     ----------
     exponent, half_width : the exponent and half of its 95% interval
     amplitude : of the leading term
-    ratio : of the companion, 0 without one
+    ratios : one for each companion
     worst : largest relative residual of the fit
     """
 
     exponent: float
     half_width: float
     amplitude: float
-    ratio: float
+    ratios: tuple[float, ...]
     worst: float
 
     def agrees(self, exponent: float) -> bool:
@@ -34,18 +34,19 @@ class RateFit:
         return abs(self.exponent - exponent) <= self.half_width
 
 
-def fit_rate(t: Tensor, y: Tensor, companion: Tensor | None = None) -> RateFit:
+def fit_rate(t: Tensor, y: Tensor, *companions: Tensor) -> RateFit:
     r"""Exponent of a decay, by least squares on relative deviations from a power law.
 
     A run is not a sample: what a power law leaves over is the next term of the expansion, not noise.
-    So the next term may be given (``companion``: its size relative to the leading one, such as
+    So the next terms may be given (``companions``: their sizes relative to the leading one, such as
     :math:`\log t`), and the 95% interval is Student's plus twice what the exponent moves when the
-    earlier half of the points is dropped.
+    earlier half of the points is dropped: what still moves it later adds up to less, as long as each
+    further halving moves it at most half as far.
 
     Parameters
     ----------
     t, y : (T,) positive times and values of one sign, six or more
-    companion : (T,) optional
+    companions : (T,) each
 
     Raises
     ------
@@ -65,36 +66,47 @@ def fit_rate(t: Tensor, y: Tensor, companion: Tensor | None = None) -> RateFit:
     require(rising, "t", t.tolist(), "finite times above 0, increasing")
     one_sign = bool(((y > 0).all() | (y < 0).all()) & y.isfinite().all())
     require(one_sign, "y", y.tolist(), "finite values of one sign, none of them 0")
-    fits = companion is None or (companion.shape == t.shape and bool(companion.isfinite().all()))
-    require(fits, "companion", None if fits else tuple(companion.shape), "finite values, (T,) like t")
-    columns = [torch.ones_like(t)] if companion is None else [torch.ones_like(t), companion]
-    basis = torch.stack(columns, 1).double().numpy()
+    for companion in companions:
+        fits = companion.shape == t.shape and bool(companion.isfinite().all())
+        require(fits, "companion", None if fits else tuple(companion.shape), "finite values, (T,) like t")
+    basis = torch.stack([torch.ones_like(t), *companions], 1).double().numpy()
     log_t, values = t.double().log().numpy(), y.double().numpy()
     half = len(log_t) // 2
     exponent, weights, error, worst = _fit(log_t, values, basis)
-    later = _fit(log_t[half:], values[half:], basis[half:])[0]
-    ratio = float(weights[1] / weights[0]) if companion is not None else 0.0
+    later = _fit(log_t[half:], values[half:], basis[half:], exponent)[0]
+    ratios = tuple(float(w / weights[0]) for w in weights[1:])
     half_width = error + 2 * abs(exponent - later)
-    return RateFit(exponent, half_width, abs(float(weights[0])), ratio, worst)
+    return RateFit(exponent, half_width, abs(float(weights[0])), ratios, worst)
 
 
-def _fit(log_t: np.ndarray, y: np.ndarray, basis: np.ndarray) -> tuple[float, np.ndarray, float, float]:
+def _fit(
+    log_t: np.ndarray, y: np.ndarray, basis: np.ndarray, start: float | None = None
+) -> tuple[float, np.ndarray, float, float]:
     """Exponent, weights, half of Student's 95% interval, largest relative residual.
 
     For a given exponent the model is linear in the weights; only the exponent is searched for.
     """
 
-    def scaled(q: float) -> np.ndarray:  # relative: the model should be 1
-        return basis * (np.exp(q * log_t) / y)[:, None]
+    def scaled(q: float, terms: int) -> np.ndarray:  # relative: the model should be 1
+        return basis[:, :terms] * (np.exp(q * log_t) / y)[:, None]
 
-    def residual(q: np.ndarray) -> np.ndarray:
-        design = scaled(q[0])
+    def residual(q: np.ndarray, terms: int) -> np.ndarray:
+        design = scaled(q[0], terms)
         return design @ np.linalg.lstsq(design, np.ones(len(y)), rcond=None)[0] - 1
 
-    slope = np.polyfit(log_t, np.log(np.abs(y)), 1)[0]
-    best = least_squares(residual, [slope], xtol=1e-15, ftol=1e-15, gtol=1e-15)
+    def solve(start: float, terms: int) -> OptimizeResult:
+        return least_squares(residual, [start], args=(terms,), xtol=1e-15, ftol=1e-15, gtol=1e-15)
+
+    whole = basis.shape[1]
+    if start is None:  # several terms have more than one local optimum: also come from fewer terms
+        start = steps = float(np.polyfit(log_t, np.log(np.abs(y)), 1)[0])
+        for terms in range(1, whole):
+            steps = float(solve(steps, terms).x[0])
+        best = min(solve(start, whole), solve(steps, whole), key=lambda found: found.cost)
+    else:
+        best = solve(start, whole)
     q, rest = float(best.x[0]), best.fun
-    design = scaled(q)
+    design = scaled(q, whole)
     weights = np.linalg.lstsq(design, np.ones(len(y)), rcond=None)[0]
     jacobian = np.column_stack([log_t * (design @ weights), design])
     freedom = max(1, len(y) - jacobian.shape[1])

@@ -16,7 +16,7 @@ def test_a_pure_power_is_found_to_rounding(exponent, amplitude, sign):
     fit = fit_rate(T, sign * amplitude * T**exponent)
     assert abs(fit.exponent - exponent) < 1e-9
     assert abs(fit.amplitude / amplitude - 1) < 1e-6
-    assert fit.ratio == 0 and fit.worst < 1e-9
+    assert fit.ratios == () and fit.worst < 1e-9
 
 
 @given(st.floats(-2, -0.2), st.floats(0.2, 3), st.floats(-0.5, 20))
@@ -24,7 +24,14 @@ def test_the_next_term_is_told_from_the_first(exponent, delta, ratio):
     fit = fit_rate(T, T**exponent * (1 + ratio * T**-delta), T**-delta)
     assert abs(fit.exponent - exponent) < 1e-6
     if abs(ratio) > 0.1:
-        assert abs(fit.ratio / ratio - 1) < 1e-2
+        assert abs(fit.ratios[0] / ratio - 1) < 1e-2
+
+
+def test_two_further_terms_are_told_apart():
+    y = T**-1.0 * (3 + 2 * T**-0.5 - 7 * T.log() / T)
+    fit = fit_rate(T, y, T**-0.5, T.log() / T)
+    assert abs(fit.exponent + 1) < 1e-7
+    assert abs(fit.ratios[0] * 3 / 2 - 1) < 1e-3 and abs(fit.ratios[1] * 3 / -7 - 1) < 1e-2
 
 
 def test_a_logarithm_is_no_power():
