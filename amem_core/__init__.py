@@ -16,6 +16,7 @@ associations ``x -> f*(x)`` as outer products [CSB24]. Letters used everywhere:
 Descent*, ICML 2024.
 """
 
+from amem_core.curvature import hessian, hessian_vector_product, sharpness
 from amem_core.memory import (
     gradient,
     log_probabilities,
@@ -35,11 +36,14 @@ __all__ = [
     "AssociationProblem",
     "ParticleSystem",
     "gradient",
+    "hessian",
+    "hessian_vector_product",
     "log_probabilities",
     "loss",
     "margins",
     "predictions",
     "scores",
+    "sharpness",
     "tightest_margin",
     "zero_one_loss",
     "zipf_frequencies",

@@ -12,12 +12,12 @@ along the flow. Numbers and tensors broadcast; everything is float64.
 """
 
 import itertools
-from typing import Any
+import math
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.special import lambertw, wrightomega
+from scipy.special import lambertw
 from torch import Tensor
 
 from amem_core.validation import finite, require, require_broadcast, require_count
@@ -28,9 +28,17 @@ Real = Float[Tensor, "..."]
 DEFECT_CONSTANT = 1.02371508094384725
 #: sup of (e^m + m - 1) log(1 + e^-m), attained at m = 2.5261392..., that is c t = 14.0312724...
 LOSS_CONSTANT = 1.07943468556143735
-#: from this multiple of max(1, M - 1, a) on, exp(m) is followed by its expansion
-FAR = 300.0
+#: steps of descent that are shorter are followed by their expansion; the first term left out is below 1e-15
+SHORT = 0.01
 LONGEST = 10**5
+#: the polynomials in exp(m) / (exp(m) + M - 1) that multiply step, .., step^5 in ``abel``
+TAIL = (
+    (1 / 24, 1 / 8),
+    (1 / 288, 1 / 144, 5 / 96),
+    (1 / 2160, 0.0, 1 / 96, 7 / 288),
+    (13 / 172800, 13 / 43200, -71 / 17280, 73 / 2880, -1 / 1280),
+    (1 / 72576, 37 / 362880, -89 / 120960, -71 / 17280, 653 / 17280, -671 / 28800),
+)
 
 
 def clock(m: Real | float, M: int = 2) -> Real:
@@ -47,8 +55,8 @@ def clock(m: Real | float, M: int = 2) -> Real:
 def flow_margin(t: Real | float, c: Real | float = 1.0, start: Real | float = 0.0, M: int = 2) -> Real:
     r"""Margin of gradient flow, Eq. (29) of [CSB24]: :math:`e^m + (M-1)m = e^{m_0} + (M-1)m_0 + c\,t`.
 
-    Eq. (29) takes the product logarithm of :math:`e^{ct}`, which overflows at :math:`ct = 710`; here
-    it is the Wright omega function of :math:`ct`, which does not.
+    Eq. (29) takes the product logarithm of :math:`e^{ct}`, which overflows at :math:`ct = 710`. Here what is
+    solved for is the gain :math:`m - m_0`, by Newton, to a relative error of a few roundings however small.
 
     Parameters
     ----------
@@ -75,10 +83,7 @@ def flow_margin(t: Real | float, c: Real | float = 1.0, start: Real | float = 0.
     for name, value in (("t", t), ("c", c)):
         require(bool((value >= 0).all()), name, value.min().item(), "values >= 0")
     ct = finite("c t", c * t)
-    shift = start.clamp(min=0)  # in units of exp(start), where that is large
-    k = K * torch.exp(-shift)
-    y = ct * torch.exp(-shift) + torch.exp(start - shift) + k * (start - shift)
-    return finite("flow_margin", shift + _root(y, k))
+    return finite("flow_margin", start + _ahead(_share(ct, start, K), start - math.log(K)))
 
 
 def defect(y: Real | float) -> Real:
@@ -98,9 +103,9 @@ def defect(y: Real | float) -> Real:
 def descent_margin(a: Real | float, steps: Tensor | int, start: Real | float = 0.0, M: int = 2) -> Float[Tensor, "..."]:
     r"""Margins of gradient descent, Eq. (28): :math:`m_{t+1} = m_t + a/(e^{m_t} + M - 1)`.
 
-    Steps are taken one by one until :math:`e^m` exceeds 300 times ``max(1, M - 1, a)``; from there
-    on the coordinate of ``abel``, which gains ``a`` at each step, is inverted. Any number of
-    steps costs the same, with errors below 1e-11.
+    Steps are taken one by one until they are shorter than 0.01, about 100 of them from margin 0 at any rate;
+    from there on the coordinate of ``abel``, which gains ``a`` at each step, is inverted. Any number of
+    steps costs the same, with errors below 1e-13 and the rounding of the margins.
 
     Parameters
     ----------
@@ -116,7 +121,7 @@ def descent_margin(a: Real | float, steps: Tensor | int, start: Real | float = 0
     Raises
     ------
     ValueError
-        For bad values, and where more than 100 000 steps would have to be taken one by one.
+        For bad values, and for starts so far below 0 that 100 000 long steps do not leave them.
 
     Examples
     --------
@@ -134,26 +139,33 @@ def descent_margin(a: Real | float, steps: Tensor | int, start: Real | float = 0
     marks = wanted.reshape(-1).tolist()
     rising = len(marks) > 0 and marks[0] >= 0 and all(s < t for s, t in itertools.pairwise(marks))
     require(rising, "steps", marks[:3], "whole numbers >= 0, increasing")
-    far, at, rows = torch.log(FAR * a.clamp(min=max(1, K))), 0, []
+    at, rows = 0, []
     for t in marks:
-        while at < t and bool((m < far).any()):
+        while at < t and bool((_share(a, m, K) > SHORT).any()):
             m, at = m + a / (torch.exp(m) + K), at + 1
-            require(at <= LONGEST, "a", a.min().item(), f"values for which exp(m) is large after {LONGEST} steps")
+            require(
+                at <= LONGEST,
+                "start",
+                f"margins of {m.min().item():g}",
+                f"starts from which {LONGEST} steps are enough",
+            )
         if at < t:
             break
         rows.append(m)
     if late := marks[len(rows) :]:
         ahead = torch.tensor(late, dtype=torch.float64).reshape(-1, *[1] * m.ndim) - at
-        rows.extend(_from_abel(abel(m, a, M) + a * ahead, a, K))
+        step = _share(a, m, K)
+        rows.extend(m + _ahead(step * ahead, m - math.log(K), step))
     return finite("descent_margin", torch.stack(rows) if wanted.ndim else rows[0])
 
 
 def abel(m: Real | float, a: Real | float, M: int = 2) -> Real:
-    r"""A coordinate of the margin that gains exactly ``a`` at each step of descent, for large margins.
+    r"""A coordinate of the margin that gains ``a`` at each step of descent, where steps are short.
 
-    .. math:: G(m) = e^m + (M - 1 - \tfrac a2)\,m + \sum_{k=1}^{4} b_k(a)\,e^{-km}
+    .. math:: G(m) = e^m + (M - 1)\,m - \tfrac a2\log(e^m + M - 1) + a\sum_{k=1}^{5} \delta^k P_k(q)
 
-    up to :math:`O(e^{-5m})`; the :math:`b_k` follow from Eq. (28) order by order.
+    up to :math:`a\,O(\delta^6)`, with the step :math:`\delta = a/(e^m + M - 1)` and :math:`q = e^m/(e^m + M - 1)`;
+    the polynomials :math:`P_k` (``TAIL``) follow from Eq. (28) order by order.
 
     >>> m = descent_margin(1.0, torch.tensor([1000, 1001]))
     >>> round(abel(m, 1.0).diff().item(), 9)
@@ -173,10 +185,9 @@ def descent_constant(a: Real | float, M: int = 2) -> Real:
     K = require_count("M", M, least=2) - 1
     a = _real("a", a)
     require(bool((a > 0).all()), "a", a.min().item(), "values > 0")
-    far, m, t = torch.log(FAR * a.clamp(min=max(1, K))), torch.zeros_like(a), torch.zeros_like(a)
-    while bool((late := m < far).any()):
-        m, t = torch.where(late, m + a / (torch.exp(m) + K), m), t + late
-        require(bool((t <= LONGEST).all()), "a", a.min().item(), f"values large enough for {LONGEST} steps")
+    m, t = torch.zeros_like(a), torch.zeros_like(a)
+    while bool((long := _share(a, m, K) > SHORT).any()):
+        m, t = torch.where(long, m + a / (torch.exp(m) + K), m), t + long
     return finite("descent_constant", _abel(m, a, K) - a * t)
 
 
@@ -184,8 +195,6 @@ def descent_bounds(a: Real | float, t: Real | float, M: int = 2) -> tuple[Real, 
     r"""Lower and upper bound on the margin after ``t`` steps from margin 0, for every ``a > 0``.
 
     .. math:: 1 + a t \;\le\; e^{m_t} + (M-1)\,m_t \;\le\; 1 + a t + \tfrac{M^2}{a}(e^{a/M} - 1 - \tfrac aM)\,m_t
-
-    The lower one is the flow's margin at the same ``a t``.
 
     >>> low, high = descent_bounds(1.0, 100.0)
     >>> low.item() < descent_margin(1.0, 100).item() < high.item()
@@ -196,8 +205,13 @@ def descent_bounds(a: Real | float, t: Real | float, M: int = 2) -> tuple[Real, 
     for name, value in (("a", a), ("t", t)):
         require(bool((value >= 0).all()), name, value.min().item(), "values >= 0")
     s = a / M
-    q = torch.where(s < 1e-5, s / 2, (torch.expm1(s) - s) / s.clamp(min=1e-300)) * M
-    return flow_margin(t, a, 0.0, M), finite("descent_bounds", _larger_root(1 + a * t, K - q))
+    small = s * (1 / 2 + s * (1 / 6 + s / 24))
+    large = s - torch.log(s) + torch.log(-torch.expm1(-s) - s * torch.exp(-s))
+    log_q = math.log(M) + torch.where(s < 1e-4, torch.log(small), large)
+    k = K - torch.exp(log_q)
+    flat = _ahead(a * t / (1 + k.clamp(min=0)), -torch.log(k.clamp(min=0)))
+    high = torch.where(k >= 0, flat, _larger_root(torch.log1p(a * t), torch.where(k < 0, log_q, math.log(2 * K)), K))
+    return flow_margin(t, a, 0.0, M), finite("descent_bounds", high)
 
 
 def log_bound_threshold(M: int = 2) -> float:
@@ -230,47 +244,56 @@ def _reals(**values: object) -> tuple[Tensor, ...]:
     return tuple(tensor.expand(shape) for tensor in tensors.values())
 
 
-def _root(y: Tensor, k: Tensor) -> Tensor:
-    """The m with ``exp(m) + k m = y``, ``k >= 0``: ``exp(m)/k`` is the Wright omega of ``y/k - log k``."""
-    positive = k.clamp(min=1e-300)  # below, k m is lost beside exp(m)
-    z = y / positive
-    omega = torch.as_tensor(wrightomega((z - torch.log(positive)).numpy()))
-    large = torch.where(omega.isfinite(), positive * omega, y)
-    # one of the two has no cancellation
-    return torch.where(omega < 1, z - omega, torch.log(large.clamp(min=1e-300)))
+def _share(value: Tensor, m: Tensor, K: int) -> Tensor:
+    """``value / (exp(m) + K)``, also where the two leave double precision one by one."""
+    half = torch.exp(-torch.logaddexp(m, torch.tensor(math.log(K), dtype=torch.float64)) / 2)
+    return value * half * half
 
 
-def _larger_root(y: Tensor, k: Tensor) -> Tensor:
-    """The larger m with ``exp(m) + k m = y``, ``y >= 1``, any k: Newton from the right of a convex function."""
-    m = 1 + torch.log(y + k.abs()) + torch.log1p(k.abs())
+def _ahead(y: Tensor, z: Tensor, step: Tensor | None = None) -> Tensor:
+    """The u >= 0 with ``q (exp(u) - 1) + (1 - q) u = y``, ``q = sigmoid(z)``; in descent after short steps, ``abel``'s.
+
+    That is the gain of a margin m whose clock gains y in units of ``exp(m) + K``; ``z = m - log K``.
+    """
+    log_q, q, rest = torch.nn.functional.logsigmoid(z), torch.sigmoid(z), torch.sigmoid(-z)
+    # each of the two terms alone is at most y: to the right of the root of a convex function
+    u = torch.minimum(torch.logaddexp(torch.log(y) - log_q, torch.zeros_like(y)), y / rest.clamp(min=1e-300))
+    for _ in range(40):
+        gain = torch.where(u < 1, q * torch.expm1(u), torch.exp(u + log_q) - q)
+        missing, slope = gain + rest * u - y, gain + 1
+        if step is not None:
+            share = (gain + q) / (1 + gain)
+            tail = _tail(step / (1 + gain), share) - _tail(step, q)
+            missing, slope = missing + step * (tail - torch.log1p(gain) / 2), slope - step * share / 2
+        change = missing / slope
+        u = u - change
+        if bool((change.abs() <= 1e-15 * u).all()):
+            break
+    return u
+
+
+def _larger_root(log_y: Tensor, log_q: Tensor, K: int) -> Tensor:
+    """The larger m with ``exp(m) = y + (q - K) m``, ``y >= 1``, ``q > K``: Newton, in logarithms, from the right."""
+    log_k = log_q + torch.log1p(-torch.exp(math.log(K) - log_q))
+    top = torch.logaddexp(log_y, log_k)
+    m = top + torch.log(2 * top + 2)  # the root is at most top + log(max(1, root))
     for _ in range(200):
-        step = (torch.exp(m) + k * m - y) / (torch.exp(m) + k)
-        m = m - step
-        if bool((step.abs() <= 1e-15 * (1 + m.abs())).all()):
+        right = torch.logaddexp(log_y, log_k + torch.log(m))
+        change = (m - right) / (1 - torch.exp(log_k - right))
+        m = (m - change).clamp(min=1e-300)  # the root may be 0
+        if bool((change.abs() <= 1e-15 * (1 + m)).all()):
             break
     return m
 
 
+def _tail(step: Tensor, share: Tensor) -> Tensor:
+    total = torch.zeros_like(step)
+    for row in reversed(TAIL):
+        total = (total + sum(b * share**k for k, b in enumerate(row))) * step
+    return total
+
+
 def _abel(m: Tensor, a: Tensor, K: int) -> Tensor:
-    X, total = torch.exp(-m), torch.zeros_like(m)
-    for b in reversed(_abel_coefficients(a, K)):
-        total = (total + b) * X
-    return torch.exp(m) + (K - a / 2) * m + total
-
-
-def _abel_coefficients(a: Any, K: Any) -> tuple:
-    """The b_1 .. b_4 for which the coordinate gains ``a + O(exp(-6m))`` in a step; numbers or symbols."""
-    return (
-        a * (a - 3 * K) / 6,
-        a * (12 * K**2 - 14 * K * a + 3 * a**2) / 48,
-        a * (-180 * K**3 + 450 * K**2 * a - 255 * K * a**2 + 38 * a**3) / 1080,
-        a * (180 * K**4 - 780 * K**3 * a + 825 * K**2 * a**2 - 287 * K * a**3 + 30 * a**4) / 1440,
-    )
-
-
-def _from_abel(value: Tensor, a: Tensor, K: int) -> Tensor:
-    """The m whose coordinate is ``value``, by Newton; the coordinate is close to ``exp(m)``."""
-    m = torch.log(value)
-    for _ in range(8):
-        m = m - (_abel(m, a, K) - value) / (torch.exp(m) + K - a / 2)
-    return m
+    log_K = torch.tensor(math.log(K), dtype=torch.float64)
+    tail = _tail(_share(a, m, K), torch.sigmoid(m - log_K)) - torch.logaddexp(m, log_K) / 2
+    return torch.exp(m) + K * m + a * tail

@@ -1,6 +1,7 @@
 """Constants enclosed, not only evaluated: maxima and roots of one-variable expressions by interval arithmetic.
 
-Every operation on intervals is rounded outwards, so what comes back contains the true value.
+Every operation on intervals is rounded outwards, and every number of the expression enters as an
+interval that contains it; so what comes back contains the true value.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ def enclose_maximum(f: sympy.Expr, low: float, high: float, digits: int = 12) ->
 
     Parameters
     ----------
-    f : expression in one symbol, made of sums, products, integer powers, ``exp``, ``log``, dyadic numbers
+    f : expression in one symbol, made of sums, products, integer powers, ``exp``, ``log``, rational numbers
     low, high : the range; ``f`` and its derivative must be defined on all of it
     digits : decimal digits of the maximiser
 
@@ -32,8 +33,8 @@ def enclose_maximum(f: sympy.Expr, low: float, high: float, digits: int = 12) ->
     (True, True)
     """
     x = _symbol(f)
-    value, slope, bend = (_compiled(f.diff(x, order), x) for order in range(3))
     with _precision():
+        value, slope, bend = (_compiled(f.diff(x, order), x) for order in range(3))
         best = [iv.mpf(value(iv.mpf(low))), iv.mpf(value(iv.mpf(high)))]
         pieces, shortest = [(mpf(low), mpf(high))], mpf(10) ** -digits
         while pieces:
@@ -66,8 +67,8 @@ def enclose_root(f: sympy.Expr, low: float, high: float, digits: int = 20) -> tu
     True
     """
     x = _symbol(f)
-    value, slope = (_compiled(f.diff(x, order), x) for order in range(2))
     with _precision():
+        value, slope = (_compiled(f.diff(x, order), x) for order in range(2))
         turn = iv.mpf(slope(iv.mpf([low, high])))
         require(turn.a > 0 or turn.b < 0, "low, high", (low, high), "a range on which f is monotone")
         sign = 1 if turn.a > 0 else -1
@@ -90,13 +91,33 @@ def _symbol(f: sympy.Expr) -> sympy.Symbol:
     require(isinstance(f, sympy.Expr), "f", repr(f), "a sympy expression")
     symbols = sorted(f.free_symbols, key=str)
     require(len(symbols) == 1, "f", f"the symbols {symbols}", "an expression in one symbol")
-    dyadic = all(q.q & (q.q - 1) == 0 for q in f.atoms(sympy.Rational)) and not f.atoms(sympy.Float)
-    require(dyadic, "f", f, "integers and dyadic fractions; others are not exact in binary")
+    for part in sympy.preorder_traversal(f):
+        number = part.is_Symbol or part.is_Rational
+        power = part.is_Pow and part.exp.is_Integer
+        require(
+            number or power or part.is_Add or part.is_Mul or isinstance(part, sympy.exp | sympy.log),
+            "f",
+            part,
+            "sums, products, integer powers, exp, log and rational numbers",
+        )
     return symbols[0]
 
 
 def _compiled(f: sympy.Expr, x: sympy.Symbol) -> Callable:
-    return sympy.lambdify(x, f, modules=[{"exp": iv.exp, "log": iv.log}], cse=True)
+    """The expression on intervals; its numbers become arguments, as code would round them to doubles."""
+    known: dict[sympy.Rational, sympy.Symbol] = {}
+
+    def lifted(part: sympy.Expr) -> sympy.Expr:
+        if part.is_Rational:
+            return known.setdefault(part, sympy.Dummy())
+        if part.is_Pow:
+            return sympy.Pow(lifted(part.base), part.exp)
+        return part.func(*map(lifted, part.args)) if part.args else part
+
+    general = lifted(f)
+    code = sympy.lambdify([x, *known.values()], general, modules=[{"exp": iv.exp, "log": iv.log}], cse=True)
+    numbers = [iv.mpf(int(q.p)) / iv.mpf(int(q.q)) for q in known]
+    return lambda at: code(at, *numbers)
 
 
 @contextmanager

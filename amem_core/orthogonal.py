@@ -27,7 +27,8 @@ def logits_flow(
     .. math:: c\,t = e^{w_1(0)}\int_0^s\prod_{i\ne1}\big(1 + \sigma e^{w_i(0)}\big)\,\mathrm d\sigma
         + \sum_{i\ne1}\log\big(1 + s\,e^{w_i(0)}\big),
 
-    a polynomial and logarithms; it is inverted by bisection.
+    a polynomial and logarithms; it is inverted by bisection of :math:`\log s`. Coefficients, products and the lead of
+    the right class are kept as logarithms: thousands of classes and leads of any size are in range.
 
     Parameters
     ----------
@@ -40,15 +41,13 @@ def logits_flow(
     ------
     ValueError
         For bad shapes, times below 0, a target that is no class.
-    OverflowError
-        Where exponentials of the start leave double precision.
 
     Examples
     --------
     >>> w = logits_flow(torch.zeros(3, dtype=torch.float64), torch.tensor([0.0, 1e6], dtype=torch.float64))
     >>> m = w[:, 0] - w[:, 1]
-    >>> (m.exp() + 2 * m).tolist()  # 1 + M c t
-    [1.0, 3000001.0...]
+    >>> [round(v, 6) for v in (m.exp() + 2 * m).tolist()]  # 1 + M c t
+    [1.0, 3000001.0]
     """
     require_floating("start", start)
     require_floating("times", times)
@@ -60,11 +59,10 @@ def logits_flow(
     wrong = [i for i in range(M) if i != target]
     # softmax ignores a common shift: the likeliest wrong class at 0
     level = start[..., wrong].amax(-1, keepdim=True)
-    r, lead = torch.exp(start[..., wrong] - level), torch.exp(start[..., target] - level[..., 0])
-    finite("exp of the lead of the right class", lead)
-    s = _inverse_time(c * times.to(torch.float64), r, lead)
-    moved = torch.log1p(s[..., None] * r)
-    w = torch.empty(*s.shape, M, dtype=torch.float64)
+    log_r, log_lead = start[..., wrong] - level, start[..., target] - level[..., 0]
+    log_s = _inverse_time(c * times.to(torch.float64), log_r, log_lead)
+    moved = _log1p_exp(log_s[..., None] + log_r)
+    w = torch.empty(*log_s.shape, M, dtype=torch.float64)
     w[..., wrong] = start[..., wrong] - moved
     w[..., target] = start[..., target] + moved.sum(-1)
     return finite("logits_flow", w)
@@ -150,26 +148,40 @@ def _require_orthogonal(name: str, X: Tensor) -> None:
     require(worst < 1e-6, name, f"a cosine of {worst:.3g}", "orthogonal rows")
 
 
-def _inverse_time(ct: Tensor, r: Tensor, lead: Tensor) -> Tensor:
-    """The s (T, ...) at which the time of ``logits_flow`` is ``ct``: bisection of log s between proven ends."""
-    ct = ct.reshape(-1, *[1] * lead.ndim)
-    e = [torch.ones_like(lead)]  # elementary symmetric polynomials of r: the product is sum_k e_k s^k
-    for column in r.unbind(-1):
-        e = [p + column * q for p, q in zip([*e, 0 * lead], [0 * lead, *e], strict=True)]
+def _inverse_time(ct: Tensor, log_r: Tensor, log_lead: Tensor) -> Tensor:
+    """The log s (T, ...) at which the time of ``logits_flow`` is ``ct``: bisection between proven ends."""
+    ct = ct.reshape(-1, *[1] * log_lead.ndim)
+    M = log_r.shape[-1] + 1
+    log_e = (
+        _log_symmetric(log_r) - torch.arange(1, M + 1, dtype=torch.float64).log()
+    )  # the integral is sum_k e_k s^(k+1) / (k+1)
+    powers = torch.arange(1, M + 1, dtype=torch.float64)
 
-    def time(s: Tensor) -> Tensor:
-        powers = sum(lead * e_k * s ** (k + 1) / (k + 1) for k, e_k in enumerate(e))
-        return powers + torch.log1p(s[..., None] * r).sum(-1)
+    def time(log_s: Tensor) -> Tensor:
+        first = torch.logsumexp(log_e + powers * log_s[..., None], -1)
+        return torch.exp(log_lead + first) + _log1p_exp(log_s[..., None] + log_r).sum(-1)
 
-    # time >= lead s, and its speed is largest at one of the ends of each of its two parts
-    high = ct / lead
-    last, degree = lead * e[-1], len(e)
-    high = torch.minimum(high, (degree * ct / last) ** (1 / degree))
-    fastest = lead * torch.prod(1 + high[..., None] * r, -1) + r.sum(-1)
-    low = ct / fastest
-    a, b = torch.log(low.clamp(min=1e-300)), torch.log(high.clamp(min=1e-300))
+    # time >= lead s, >= lead e_(M-1) s^M / M, >= log(1 + s); its speed is largest at one of the ends of each part
+    log_ct = torch.log(ct)
+    high = torch.minimum(log_ct - log_lead, (log_ct - log_lead - log_e[..., -1]) / M)
+    high = torch.minimum(high, ct + torch.log(-torch.expm1(-ct)))
+    fastest = log_lead + _log1p_exp(high[..., None] + log_r).sum(-1)
+    low = log_ct - torch.logaddexp(fastest, torch.logsumexp(log_r, -1))
     for _ in range(HALVINGS):
-        middle = (a + b) / 2
-        early = time(torch.exp(middle)) < ct
-        a, b = torch.where(early, middle, a), torch.where(early, b, middle)
-    return finite("the inverse of time", torch.where(ct > 0, torch.exp((a + b) / 2), 0.0))
+        middle = (low + high) / 2
+        early = time(middle) < ct
+        low, high = torch.where(early, middle, low), torch.where(early, high, middle)
+    return (low + high) / 2
+
+
+def _log_symmetric(log_r: Tensor) -> Tensor:
+    """Logarithms of the elementary symmetric polynomials e_0, e_1, .. (..., M) of r (..., M-1)."""
+    none = torch.full_like(log_r[..., :1], -torch.inf)
+    e = torch.zeros_like(none)
+    for column in log_r.split(1, -1):
+        e = torch.logaddexp(torch.cat([e, none], -1), torch.cat([none, e + column], -1))
+    return e
+
+
+def _log1p_exp(x: Tensor) -> Tensor:
+    return torch.logaddexp(x, torch.zeros((), dtype=x.dtype))  # softplus drops terms of 1e-9

@@ -1,6 +1,7 @@
 """The explorer's Python side: what it refuses, what it computes, what it leaves in a page."""
 
 import json
+import math
 import re
 
 import matplotlib.pyplot as plt
@@ -71,10 +72,24 @@ def test_a_question_that_cannot_be_answered_gets_its_reason():
     assert it.reply["error"].startswith("rate: found -1.0, allowed: ")
 
 
+def test_both_minimisers_of_a_frame():
+    near = math.acos(0.8)
+    problem = {"targets": [0, 1, 1], "p": [0.8, 0.6, 0.6], "rate": 1.0, "steps": 1, "start": [0.0, 0.0]}
+    it = planar_frame([0.0, -near, near], **problem, minimisers=True)["optimum"]
+    assert (it["forgotten"], it["zero_one"], it["least"]) == ([1], pytest.approx(0.4), pytest.approx(0.3))
+    assert it["given_up"] in ([2], [3])
+    # the slope of the loss along the axis vanishes: 0.4 (1 + t^4) = 0.48 (1 + t^-5) with t = exp(-v_1 / 5)
+    t = math.exp(-it["v"][0] / 5)
+    assert 5 * t**9 - t**5 == pytest.approx(6, rel=1e-12) and it["v"][1] == pytest.approx(0, abs=1e-12)
+    room = planar_frame([0.0, 2.0, 2.5], **problem, minimisers=True)["optimum"]
+    assert (room["v"], room["least"], room["given_up"]) == (None, 0, [])
+    assert "optimum" not in planar_frame([0.0, 2.0, 2.5], **problem)
+
+
 def test_markup_inside_the_data_cannot_end_the_script():
     it = explorer(simulate=lambda d: double(d) | {"regime": "</script><b>"})
     page = it.static_html()
-    data = re.search(r'<script type="application/json" id="doubling-data">(.*?)</script>', page, re.DOTALL)[1]
+    data = re.search(r'<script type="application/json" id="explorer-doubling-data">(.*?)</script>', page, re.DOTALL)[1]
     assert "<" not in data
     assert json.loads(data)["spec"]["frames"]["0"]["regime"] == "</script><b>"
 

@@ -85,6 +85,32 @@ def test_the_spread_of_wrong_logits_falls_with_the_power_one_over_M(M):
     assert ((seen - predicted).abs() < 3e-3 * predicted.abs().max() + 1e-12).all()
 
 
+@pytest.mark.parametrize("lead", [0.0, -3.0])
+def test_two_thousand_classes_follow_the_clock_and_keep_their_invariants(lead):
+    M, times = 2000, torch.tensor([1.0, 1e6, 1e12], dtype=D)
+    start = torch.zeros(M, dtype=D)
+    start[0] = lead
+    w = logits_flow(start, times)
+    assert (w[:, 0] - w[:, 1] - flow_margin(times, M, lead, M)).abs().max() < 1e-10
+    start[1:] = torch.linspace(-2.0, 1.0, M - 1, dtype=D)
+    w = logits_flow(start, torch.tensor([1e3, 1e3 + 1e-3], dtype=D))
+    X = torch.exp(-w[:, 1:]) - torch.exp(-start[1:])
+    assert ((X / X[:, :1] - 1).abs() < 1e-9).all() and (w.sum(-1) - start.sum()).abs().max() < 1e-9
+    # the clock of time: the right logit has the speed 1 - p
+    speed = 1 - torch.softmax(w[0], -1)[0]
+    assert abs((w[1, 0] - w[0, 0]) / 1e-3 / speed - 1) < 1e-5
+
+
+@pytest.mark.parametrize("lead", [-20_000.0, -800.0, -708.0, 800.0, 1e6])
+@pytest.mark.parametrize("M", [2, 5])
+def test_leads_beyond_the_exponential_range(lead, M):
+    start, times = torch.zeros(M, dtype=D), torch.tensor([0.0, 1e-3, 1.0, 1e3, 1e5], dtype=D)
+    start[1] = lead
+    w = logits_flow(start, times, target=1)
+    exact = flow_margin(times, M, lead, M)
+    assert ((w[:, 1] - w[:, 0] - exact).abs() <= 1e-12 * (1 + exact.abs() + abs(lead))).all()
+
+
 # ---- one giant step ----
 
 
@@ -164,8 +190,3 @@ def test_bad_input_is_named(argument, call):
 def unequal() -> AssociationProblem:
     eye = torch.eye(3, dtype=D)
     return AssociationProblem(eye[:1], eye * torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0]), torch.ones(1, dtype=D))
-
-
-def test_what_is_too_large_is_said():
-    with pytest.raises(OverflowError, match="lead"):
-        logits_flow(torch.tensor([800.0, 0.0], dtype=D), TIMES)

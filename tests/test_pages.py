@@ -99,6 +99,9 @@ def test_every_explorer_of_the_book_answers(chromium_here, html):
                 explorers = visit.page.locator(".ex").all()
                 assert explorers, f"{path.name} has no living explorer"
                 for it in explorers:
+                    assert it.locator("xpath=ancestor::*[@class='amem-explorer']").count() == 1, (
+                        f"{path.name}: {it} is out of place"
+                    )
                     first = it.locator(".ex-said").inner_text(), it.get_attribute("data-drawn")
                     slider = it.locator("input[type=range]").first
                     slider.press("ArrowLeft") if slider.count() else it.locator(".ex-ticks button").last.click()
@@ -106,6 +109,7 @@ def test_every_explorer_of_the_book_answers(chromium_here, html):
                     assert moved[0] != first[0] and int(moved[1]) > int(first[1]), path.name
                     for preset in it.locator(".ex-presets button").all():
                         preset.click()
+                        assert preset.get_attribute("aria-pressed") == "true", f"{path.name}: {preset.inner_text()}"
                     it.get_by_role("button", name="reset").click()
                     assert it.locator(".ex-said").inner_text() == first[0]
                     assert it.locator(".ex-message").is_hidden()

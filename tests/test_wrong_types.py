@@ -53,6 +53,15 @@ CALLS = [
     ("rate", "practical_descent(problem, optimiser='sgd', rate=torch.ones(2), steps=1)"),
     ("tolerance", "gradient_flow(problem, times=torch.ones(1), tolerance='tight')"),
     ("times", "gradient_flow(problem, times='late')"),
+    ("W", "hessian([[0.0]], problem)"),
+    ("W", "sharpness(None, problem)"),
+    ("tolerance", "sharpness(eye, problem, tolerance='tight')"),
+    ("tolerance", "sharpness(eye, problem, tolerance=True)"),
+    ("V", "hessian_vector_product(eye, problem, [[0.0]])"),
+    ("V", "hessian_vector_product(eye, problem, eye.long())"),
+    ("directions", "sharpness_map(problem, [eye, eye], half, half)"),
+    ("a", "sharpness_map(problem, planar_directions(problem), [0.0], half)"),
+    ("origin", "sharpness_map(problem, planar_directions(problem), half, half, 0.0)"),
 ]
 
 SCRIPT = """
@@ -60,6 +69,7 @@ import json, sys
 import torch
 from amem_core import *
 from amem_core.dynamics import *
+from amem_core.landscape import *
 
 eye, half, targets = torch.eye(2, dtype=torch.float64), torch.full((2,), 0.5, dtype=torch.float64), torch.arange(2)
 problem = AssociationProblem(eye, eye, targets, half)

@@ -1,4 +1,4 @@
-"""The parts an explorer is declared with: parameters, and and views.
+"""The parts an explorer is declared with: parameters and views.
 
 A view names what it draws; the data come with each *frame*, a dictionary keyed by view:
 
@@ -50,19 +50,14 @@ class Parameter:
     def validate(self, value: float, argument: str = "") -> None:
         """Raise ``ValueError`` unless the slider can stand at ``value``."""
         low, high = self.values[0], self.values[-1]
-        inside = isinstance(value, int | float) and low <= value <= high
-        if self.continuous:
-            require(inside, argument or self.name, value, f"{low} to {high}")
-        else:
-            require(inside and value in self.values, argument or self.name, value, f"one of {list(self.values)}")
+        good = isinstance(value, int | float) and (low <= value <= high if self.continuous else value in self.values)
+        allowed = f"{low} to {high}" if self.continuous else f"one of {list(self.values)}"
+        require(good, argument or self.name, value, allowed)
 
     def spec(self) -> dict[str, Any]:
         """What the page needs."""
         fields = {"name": self.name, "label": self.label, "values": list(self.values)}
         return fields | {"ticks": list(self.ticks.items()), "log": self.log, "continuous": self.continuous}
-
-
-KINDS = ("lines", "plane", "bars", "heat", "matrix")
 
 
 def view(kind: str, name: str, title: str, **options: Any) -> dict[str, Any]:
@@ -80,5 +75,6 @@ def view(kind: str, name: str, title: str, **options: Any) -> dict[str, Any]:
     >>> view("bars", "freq", "frequencies", bind="p")["bind"]
     'p'
     """
-    require(kind in KINDS, "kind", repr(kind), ", ".join(KINDS))
+    kinds = ("lines", "plane", "bars", "heat", "matrix")
+    require(kind in kinds, "kind", repr(kind), ", ".join(kinds))
     return {"type": kind, "id": name, "title": title, **options}

@@ -82,9 +82,9 @@ class Explorer(anywidget.AnyWidget):
         clean(simulate(**state))  # the start must compute
         spec = {"name": name, "title": title, "palette": list(PALETTE), "steps": steps, "planar": bool(planar)}
         spec |= {"parameters": [q.spec() for q in parameters], "views": list(views), "state": state}
-        spec |= {"presets": dict(presets or {}), "frames": frames}
         radius = max((v["radius"] for v in views if v["type"] == "plane"), default=0)
-        spec["limits"] = {"start": [-radius, radius], "p": [0, 1], "angles": [-7, 7]}
+        limits = {"start": [-radius, radius], "p": [0, 1], "angles": [-7, 7]}
+        spec |= {"presets": dict(presets or {}), "frames": frames, "limits": limits}
         self.add_traits(
             _esm=traitlets.Unicode(MODULE + "\nexport default { render };\n").tag(sync=True),
             _css=traitlets.Unicode(STYLE).tag(sync=True),
@@ -109,7 +109,7 @@ class Explorer(anywidget.AnyWidget):
 
     def static_html(self) -> str:
         """The explorer as HTML that needs no kernel; a picture where no script runs."""
-        name = self.spec["name"]
+        name = f"explorer-{self.spec['name']}"  # no heading's anchor is called so
         data = json.dumps({"spec": self.spec}, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
         return (
             f'<div class="amem-explorer"><style>{STYLE}</style>'
@@ -128,8 +128,7 @@ def clean(frame: Any, digits: int = 5) -> Any:
     """A frame as plain JSON values, rounded for the page; anything not finite is refused."""
     if isinstance(frame, Mapping):
         return {k: clean(v, digits) for k, v in frame.items()}
-    if hasattr(frame, "tolist"):
-        frame = frame.tolist()
+    frame = frame.tolist() if hasattr(frame, "tolist") else frame
     if isinstance(frame, list | tuple):
         return [clean(v, digits) for v in frame]
     if isinstance(frame, float):

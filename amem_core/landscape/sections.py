@@ -43,10 +43,7 @@ def planar_directions(problem: AssociationProblem) -> Float[Tensor, "2 d d"]:
     [1.0, 0.0]
     """
     require_single(problem)
-    require((problem.M, problem.d) == (2, 2), "problem", f"M = {problem.M}, d = {problem.d}", "M = d = 2")
-    gap = problem.U[0] - problem.U[1]
-    c = gap @ gap
-    require(float(c) > 0, "problem", "two equal output embeddings", "u_1 != u_2")
+    gap, c = planar_gap(problem)
     return torch.einsum("r,is->irs", gap / c, torch.eye(2, dtype=problem.dtype, device=problem.device))
 
 
@@ -73,6 +70,28 @@ def section(
     >>> section(problem, planar_directions(problem), line, line).zero_one_loss[1].tolist()  # b = 0
     [0.75, 1.0, 0.25]
     """
+    origin = checked_origin(problem, directions, a, b, origin)
+    rows = []
+    for height in b:  # one row at a time: memory A d^2
+        W = origin + a[:, None, None] * directions[0] + height * directions[1]
+        rows.append((loss(W, problem), zero_one_loss(W, problem)))
+    values, errors = (torch.stack(part) for part in zip(*rows, strict=True))
+    return Section(a, b, values, errors)
+
+
+def planar_gap(problem: AssociationProblem) -> tuple[Float[Tensor, "*batch 2"], Float[Tensor, "*batch"]]:
+    """``u_1 - u_2`` and its squared length ``c``; ``ValueError`` unless ``M = d = 2`` and the outputs differ."""
+    require((problem.M, problem.d) == (2, 2), "problem", f"M = {problem.M}, d = {problem.d}", "M = d = 2")
+    gap = problem.U[..., 0, :] - problem.U[..., 1, :]
+    c = gap.square().sum(-1)
+    require(bool((c > 0).all()), "problem", "two equal output embeddings", "u_1 != u_2")
+    return gap, c
+
+
+def checked_origin(
+    problem: AssociationProblem, directions: Tensor, a: Tensor, b: Tensor, origin: Tensor | None
+) -> Float[Tensor, "d d"]:
+    """The origin of a plane, zero by default; ``ValueError`` where problem, directions or coordinates do not fit."""
     require_single(problem)
     d = problem.d
     origin = torch.zeros(d, d, dtype=problem.dtype, device=problem.device) if origin is None else origin
@@ -82,12 +101,7 @@ def section(
         require_alike(name, value, problem.E, "the problem")
         good = value.shape == shape if shape else value.ndim == 1 and len(value) > 0
         require(good, name, tuple(value.shape), str(shape or "a list of one value or more"))
-    rows = []
-    for height in b:  # one row at a time: memory A d^2
-        W = origin + a[:, None, None] * directions[0] + height * directions[1]
-        rows.append((loss(W, problem), zero_one_loss(W, problem)))
-    values, errors = (torch.stack(part) for part in zip(*rows, strict=True))
-    return Section(a, b, values, errors)
+    return origin
 
 
 def require_single(problem: AssociationProblem) -> None:

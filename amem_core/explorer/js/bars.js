@@ -8,15 +8,9 @@ VIEWS.bars = (view, context) => {
     context.set({ [view.bind]: p.map((v, i) => (i === k ? share : others > 0 ? (v / others) * (1 - share) : (1 - share) / (p.length - 1))) });
   };
   const build = (data, range) => {
-    plot = chart(view, [-0.5, data.values.length - 0.5], range, { grid: false });
-    for (const text of [...plot.root.querySelectorAll(".ex-axes text[text-anchor=middle]:not(.ex-label)")]) text.remove();
-    const every = Math.ceil(data.labels.length / 24);
-    data.labels.forEach((label, k) => {
-      if (k % every === 0) plot.marks.append(svg("text", { x: plot.x(k), y: plot.box.y1 + 14, "text-anchor": "middle", class: "ex-tick" }, label));
-    });
-    const wide = ((plot.box.x1 - plot.box.x0) / data.values.length) * 0.7;
+    plot = chart(view, [0, data.values.length], range, { grid: false, xNames: data.labels });
     nodes = data.values.map((_, k) => {
-      const node = svg("rect", { x: plot.x(k) - wide / 2, width: wide });
+      const node = svg("rect", { x: plot.x(k + 0.15), width: plot.x(0.7) - plot.x(0) });
       if (view.bind) {
         fill(node, { tabindex: 0, role: "slider", "aria-label": `${view.title}: ${data.labels[k]}`, class: "ex-grab" }, []);
         onDrag(node, () => plot.root, ([, py]) => set(k, plot.y.invert(py)));

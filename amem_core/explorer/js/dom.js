@@ -24,8 +24,7 @@ const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
 // A monotone map between data and picture, with its inverse and its ticks.
 function scale([low, high], [from, to], log = false) {
-  const f = log ? Math.log10 : (v) => v;
-  const inverse = log ? (v) => 10 ** v : (v) => v;
+  const f = log ? Math.log10 : (v) => v, inverse = log ? (v) => 10 ** v : (v) => v;
   const [a, b] = [f(low), f(high)], span = b - a || 1;
   const map = (v) => from + ((f(v) - a) / span) * (to - from);
   map.invert = (px) => inverse(a + ((px - from) / (to - from)) * span);
@@ -33,7 +32,8 @@ function scale([low, high], [from, to], log = false) {
     if (log) {
       const step = Math.max(1, Math.ceil((Math.floor(b) - Math.ceil(a)) / 4)), first = Math.ceil(a - 1e-9);
       const out = Array.from({ length: Math.floor((b + 1e-9 - first) / step) + 1 }, (_, k) => 10 ** (first + k * step));
-      if (out.length > 1) return out;
+      const fine = [-1, 0, 1].flatMap((k) => [1, 2, 5].map((m) => m * 10 ** (first + k))).filter((v) => v >= low && v <= high);
+      if (out.length > 1 || fine.length > 1) return out.length > 1 ? out : fine;
     }
     const raw = (high - low) / 4, power = 10 ** Math.floor(Math.log10(raw || 1));
     const step = power * ([1, 2, 5].find((m) => m * power >= raw) ?? 10), out = [];
@@ -44,41 +44,34 @@ function scale([low, high], [from, to], log = false) {
   return map;
 }
 
-// An svg with a titled frame; returns its layers and the two scales.
+// A titled frame with its layers and two scales. An axis shows round numbers, or names in the middle of its units.
 const BOX = { width: 360, height: 250, left: 46, right: 10, top: 24, bottom: 36 };
-function chart(view, xRange, yRange, { logX = false, logY = false, grid = true } = {}) {
+function chart(view, xRange, yRange, { logX = false, logY = false, grid = true, xNames = null, yNames = null } = {}) {
   const { width, height, left, right, top, bottom } = BOX;
   const x = scale(xRange, [left, width - right], logX), y = scale(yRange, [height - bottom, top], logY);
   const power = (v, log) => log && v > 0 && (v < 1e-2 || v > 1e3);
   const label = (v, log) => power(v, log)
     ? ["10", svg("tspan", { dy: -4, "font-size": 8 }, format(Math.log10(v)))] : [format(v)];
+  const texts = (s, log, names) => !names ? s.ticks().map((v) => [s(v), label(v, log)])
+    : names.flatMap((name, k) => (k % Math.ceil(names.length / 24) ? [] : [[s(k + 0.5), [svg("tspan", { class: "ex-tick" }, name)]]]));
   const axes = svg("g", { class: "ex-axes" });
-  for (const v of x.ticks()) {
-    if (grid) axes.append(svg("line", { x1: x(v), x2: x(v), y1: top, y2: height - bottom }));
-    axes.append(svg("text", { x: x(v), y: height - bottom + 14, "text-anchor": "middle" }, ...label(v, logX)));
+  for (const [px, text] of texts(x, logX, xNames)) {
+    if (grid) axes.append(svg("line", { x1: px, x2: px, y1: top, y2: height - bottom }));
+    axes.append(svg("text", { x: px, y: height - bottom + 14, "text-anchor": "middle" }, ...text));
   }
-  for (const v of y.ticks()) {
-    if (grid) axes.append(svg("line", { y1: y(v), y2: y(v), x1: left, x2: width - right }));
-    axes.append(svg("text", { x: left - 5, y: y(v) + 3.5, "text-anchor": "end" }, ...label(v, logY)));
+  for (const [py, text] of texts(y, logY, yNames)) {
+    if (grid) axes.append(svg("line", { y1: py, y2: py, x1: left, x2: width - right }));
+    axes.append(svg("text", { x: left - 5, y: py + 3.5, "text-anchor": "end" }, ...text));
   }
-  const middle = (left + width - right) / 2;
-  axes.append(svg("text", { x: middle, y: height - 5, "text-anchor": "middle", class: "ex-label" }, view.x ?? ""));
-  axes.append(svg("text", { x: left, y: 14, class: "ex-title" }, view.title));
-  if (view.y) {
-    const at = `translate(11 ${(top + height - bottom) / 2}) rotate(-90)`;
-    axes.append(svg("text", { transform: at, "text-anchor": "middle", class: "ex-label" }, view.y));
-  }
+  const middle = { "text-anchor": "middle", class: "ex-label" }, turned = `translate(11 ${(top + height - bottom) / 2}) rotate(-90)`;
+  axes.append(svg("text", { x: (left + width - right) / 2, y: height - 5, ...middle }, view.x ?? ""),
+    svg("text", { x: left, y: 14, class: "ex-title" }, view.title), svg("text", { transform: turned, ...middle }, view.y ?? ""));
   const marks = svg("g");
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": view.alt ?? view.title });
   root.append(axes, marks);
   return { root, marks, x, y, box: { x0: left, x1: width - right, y0: top, y1: height - bottom } };
 }
 
-// Pointer position in the coordinates of an svg's viewBox.
-function position(root, event) {
-  const box = root.getBoundingClientRect(), view = root.viewBox.baseVal;
-  return [((event.clientX - box.left) / box.width) * view.width, ((event.clientY - box.top) / box.height) * view.height];
-}
 // Mouse, pen and touch drags: `move(point)` from press to release. The listeners stay on the
 // element, which redraws replace the content of, so that a drag survives a redraw.
 function onDrag(element, root, move, touch = "none") {
@@ -86,13 +79,13 @@ function onDrag(element, root, move, touch = "none") {
   element.addEventListener("pointerdown", (event) => {
     event.preventDefault();
     element.focus?.({ preventScroll: true });
-    const follow = (e) => move(position(root(), e));
-    const stop = () => {
-      window.removeEventListener("pointermove", follow);
-      for (const end of ["pointerup", "pointercancel"]) window.removeEventListener(end, stop);
+    const press = new AbortController(), { signal } = press;
+    const follow = (e) => { // the pointer in the coordinates of the svg's viewBox
+      const box = root().getBoundingClientRect(), { width, height } = root().viewBox.baseVal;
+      move([((e.clientX - box.left) / box.width) * width, ((e.clientY - box.top) / box.height) * height]);
     };
-    window.addEventListener("pointermove", follow);
-    for (const end of ["pointerup", "pointercancel"]) window.addEventListener(end, stop);
+    window.addEventListener("pointermove", follow, { signal });
+    for (const end of ["pointerup", "pointercancel"]) window.addEventListener(end, () => press.abort(), { signal });
     follow(event);
   });
 }
@@ -100,10 +93,9 @@ function onDrag(element, root, move, touch = "none") {
 function onArrows(element, nudge) {
   const directions = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
   element.addEventListener("keydown", (event) => {
-    const direction = directions[event.key];
+    const direction = directions[event.key], far = event.shiftKey ? 10 : 1;
     if (!direction) return;
     event.preventDefault();
-    const far = event.shiftKey ? 10 : 1;
     nudge(direction[0] * far, direction[1] * far);
   });
 }

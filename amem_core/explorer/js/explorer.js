@@ -17,9 +17,7 @@ function render({ model, el }) {
     p1: [(s) => s.p[0] / s.p.reduce((a, b) => a + b, 0), (s, v) => { s.p = [v, 1 - v]; }],
   };
   const read = (name) => (spec.planar && derived[name] ? derived[name][0](state) : state[name]);
-  const write = (name, value) => {
-    if (spec.planar && derived[name]) derived[name][1](state, value); else state[name] = value;
-  };
+  const write = (name, value) => (spec.planar && derived[name] ? derived[name][1](state, value) : Object.assign(state, { [name]: value }));
   const context = {
     state, color: (k) => spec.palette[k % spec.palette.length],
     series: (view, frame, s) => view.source ? planarSeries(view, frame, s) : frame[view.id].series,
@@ -64,10 +62,8 @@ function render({ model, el }) {
     const [a, b] = [place(q, q.values[0]), place(q, q.values.at(-1))];
     const value = (k) => q.continuous ? Number((q.log ? Math.exp : (v) => v)(a + ((b - a) * k) / last).toPrecision(4)) : q.values[k];
     const input = html("input", { type: "range", min: 0, max: last, step: 1, id, oninput: () => context.set({ [q.name]: value(+input.value) }) });
-    const output = html("output", { for: id });
-    const ticks = html("div", { class: "ex-ticks" });
     const stops = q.ticks.map(([text, at]) => html("button", { type: "button", "data-at": at, onclick: () => context.set({ [q.name]: at }) }, text));
-    ticks.append(...stops);
+    const output = html("output", { for: id }), ticks = html("div", { class: "ex-ticks" }, ...stops);
     const choice = !q.continuous && q.ticks.length === q.values.length; // every value has a button: no slider
     inputs[q.name] = { show: (v) => {
       for (const stop of stops) stop.setAttribute("aria-pressed", String(Math.abs(stop.dataset.at - v) < 1e-9));
@@ -79,6 +75,9 @@ function render({ model, el }) {
       : html("div", { class: "ex-control" }, html("label", { for: id }, q.label), output, input, ticks));
   }
   const presets = html("div", { class: "ex-presets", role: "group", "aria-label": "presets" });
+  const watched = [...Object.keys(parameters), "start", parameters.alpha ? "" : "angles", parameters.p1 ? "" : "p"].filter((k) => read(k) !== undefined);
+  const opening = Object.fromEntries(watched.map((k) => [k, read(k)])), near = (a, b) => [a].flat().every((v, i) => Math.abs(v - [b].flat()[i]) < 1e-6);
+  const chosen = (values) => watched.every((k) => near(read(k), values[k] ?? opening[k]));
   for (const [name, values] of Object.entries(spec.presets))
     presets.append(html("button", { type: "button", onclick: () => { Object.assign(state, structuredClone(initial)); context.set(structuredClone(values)); } }, name));
   let playing = false, before = 0;
@@ -98,20 +97,18 @@ function render({ model, el }) {
     html("button", { type: "button", onclick: () => { stop(); context.stepCursor(state.cursor >= 1 ? -length() : 1); } }, "step"),
     html("button", { type: "button", onclick: () => { stop(); say(""); Object.assign(state, structuredClone(initial)); changed(); } }, "reset"));
   if (!spec.steps) for (const node of [...buttons.children].slice(0, 2)) node.remove();
-  const regime = html("p", { class: "ex-regime" }), list = html("dl", { class: "ex-readout" });
-  const readout = html("div", { class: "ex-said", "aria-live": "polite" }, regime, list);
+  const regime = html("p", { class: "ex-regime" }), list = html("dl", { class: "ex-readout" }), readout = html("div", { class: "ex-said", "aria-live": "polite" }, regime, list);
   root.append(html("p", { class: "ex-name" }, spec.title), html("div", { class: "ex-head" }, presets, buttons), message,
     html("div", { class: "ex-views" }, ...views.map((v) => v.holder)), controls, readout);
 
-  const planarReadout = (t) => [["t", t], ["loss", frame.loss[t]], ["accuracy", frame.accuracy[t]],
-    ...frame.margins.slice(0, 4).map((m, k) => [`m_${k + 1}`, m[t]])];
   const symbol = (text) => text.split("_").map((part, k) => (k ? html("sub", {}, part) : part)); // m_1: 1 below m
   const draw = () => {
     try {
       views.forEach((view) => view.draw(frame, state));
       for (const q of spec.parameters) inputs[q.name].show(read(q.name));
-      regime.textContent = spec.planar ? planarRegime(frame) : frame.regime ?? "";
-      const rows = spec.planar ? planarReadout(Math.round(state.cursor * (frame.loss.length - 1))) : frame.readout ?? [];
+      Object.values(spec.presets).forEach((values, k) => presets.children[k].setAttribute("aria-pressed", String(chosen(values))));
+      regime.textContent = spec.planar ? planarRegime(frame, state) : frame.regime ?? "";
+      const rows = spec.planar ? planarReadout(frame, Math.round(state.cursor * (frame.loss.length - 1))) : frame.readout ?? [];
       list.replaceChildren(...rows.map(([name, value]) => html("div", {}, html("dt", {}, ...symbol(name)), html("dd", {}, format(value)))));
       root.dataset.drawn = String(Number(root.dataset.drawn ?? 0) + 1);
     } catch (error) { say(`This cannot be drawn: ${error.message}.`); }
@@ -121,7 +118,6 @@ function render({ model, el }) {
   const spell = () => Object.entries(state).filter(([k, v]) => k !== "cursor" && JSON.stringify(v) !== JSON.stringify(initial[k]))
     .map(([k, v]) => `${k}=${[v].flat().map((w) => (typeof w === "number" ? Number(w.toPrecision(6)) : w)).join(",")}`).join("&");
   const keep = () => {
-    if (live) return;
     clearTimeout(timer);
     timer = setTimeout(() => { const text = spell(); history.replaceState(null, "", text ? `#${spec.name}?${text}` : `${location.pathname}${location.search}`); }, 250);
   };
@@ -140,11 +136,8 @@ function render({ model, el }) {
     }
     return true;
   };
-  const refresh = () => {
-    try { compute(); } catch (error) { return say(`This cannot be computed: ${error.message}.`); }
-    draw();
-  };
-  const changed = () => { say(""); refresh(); keep(); };
+  const refresh = () => { try { compute(); } catch (error) { return say(`This cannot be computed: ${error.message}.`); } draw(); };
+  const changed = () => { say(""); refresh(); if (!live) keep(); };
   el.replaceChildren(root);
   const asked_for = !live && restore();
   refresh();

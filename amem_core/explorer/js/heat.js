@@ -33,18 +33,10 @@ function cells(view, context, stops, flip) {
       const values = data.z.flat(), top = Math.max(...values.map(Math.abs));
       const [low, high] = view.range ?? (stops === DIVERGING ? [-top, top] : [Math.min(...values), Math.max(...values)]);
       plot = chart(view, edges(data.x, view.log_x) ?? [0, z[0].length], edges(data.y, view.log_y) ?? [0, z.length],
-        { logX: view.log_x, logY: view.log_y, grid: false });
+        { logX: view.log_x, logY: view.log_y, grid: false, xNames: data.labels, yNames: data.labels && [...data.labels].reverse() });
       const { x0, x1, y0, y1 } = plot.box;
       plot.marks.append(svg("image", { href: raster(z, low, high, stops), x: x0, y: y0, width: x1 - x0, height: y1 - y0,
         preserveAspectRatio: "none", style: "image-rendering:pixelated" }));
-      if (data.labels) {
-        plot.root.querySelectorAll(".ex-axes text:not(.ex-label):not(.ex-title)").forEach((t) => t.remove());
-        data.labels.forEach((label, k) => {
-          const f = (k + 0.5) / data.labels.length;
-          plot.marks.append(svg("text", { x: x0 + f * (x1 - x0), y: y1 + 13, "text-anchor": "middle", class: "ex-tick" }, label),
-            svg("text", { x: x0 - 5, y: y0 + f * (y1 - y0) + 3, "text-anchor": "end", class: "ex-tick" }, label));
-        });
-      }
       cross = svg("g", { class: "ex-cross" });
       plot.marks.append(cross);
       holder.replaceChildren(plot.root, html("div", { class: "ex-legend" },

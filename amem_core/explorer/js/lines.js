@@ -5,20 +5,15 @@ VIEWS.lines = (view, context) => {
   const holder = html("div", { class: "ex-view" }, stage, legend);
   let current = null;
   const nearest = (xs, target) => xs.reduce((best, v, k) => (Math.abs(v - target) < Math.abs(xs[best] - target) ? k : best), 0);
-  const cursorAt = (px) => {
-    const series = current.series[0], target = current.x.invert(px);
-    context.setCursor(nearest(series.x, target) / Math.max(1, series.x.length - 1));
-  };
+  const cursorAt = (px, xs) => context.setCursor(nearest(xs, current.x.invert(px)) / Math.max(1, xs.length - 1));
   if (view.cursor !== false) {
     fill(stage, { tabindex: 0, role: "slider", "aria-label": `${view.title}: time` }, []);
-    onDrag(stage, () => current.root, ([px]) => cursorAt(px), "pan-y");
+    onDrag(stage, () => current.root, ([px]) => cursorAt(px, current.series[0].x), "pan-y");
     onArrows(stage, (dx) => context.stepCursor(dx));
   }
-
   const range = (values, log, fixed) => {
     if (fixed) return fixed;
-    let low = Infinity, high = -Infinity;
-    for (const v of values) if (Number.isFinite(v) && (!log || v > 0)) { low = Math.min(low, v); high = Math.max(high, v); }
+    const shown = values.filter((v) => Number.isFinite(v) && (!log || v > 0)), low = Math.min(...shown), high = Math.max(...shown);
     if (!(low <= high)) throw new Error(`nothing to draw in "${view.title}"`);
     if (log) return [Math.max(low, high * 1e-12), high === low ? low * 10 : high];
     const pad = 0.05 * (high - low || 1);
@@ -46,11 +41,10 @@ VIEWS.lines = (view, context) => {
         "stroke-width": s.dash ? 1.4 : 2, "stroke-dasharray": s.dash ? "5 4" : null, "data-series": s.name }));
     if (view.cursor !== false) {
       const at = series[0].x[Math.round(state.cursor * (series[0].x.length - 1))];
-      const index = (s) => nearest(s.x, at); // curves on one axis are compared at one place
       if (!logs.x || at > 0) plot.marks.append(svg("line",
         { class: "ex-cursor", x1: plot.x(at), x2: plot.x(at), y1: plot.box.y0, y2: plot.box.y1 }));
       for (const s of series) {
-        const k = index(s);
+        const k = nearest(s.x, at); // curves on one axis are compared at one place
         if ((!logs.x || s.x[k] > 0) && (!logs.y || s.y[k] > 0))
           plot.marks.append(svg("circle", { cx: plot.x(s.x[k]), cy: plot.y(s.y[k]), r: 3.5, fill: s.color }));
       }

@@ -1,0 +1,208 @@
+"""What chapter 10 reads: five thousand tokens under gradient descent, and which small problems are separable.
+
+    python book/recorded/many_tokens.py            # about fifteen minutes of processor time
+    python book/recorded/many_tokens.py --help
+
+Writes many-tokens.npz and, beside it, many-tokens.json with settings, versions and durations. Interrupted, it
+goes on where it stopped, and the results are the same bit for bit; checkpoints lie in build/recorded. Runs on a
+GPU where there is one.
+
+Letters: ``N`` tokens and as many classes, ``f*(x) = x``, ``d`` dimension, ``R`` runs (one a dimension and rate),
+``T`` recorded steps, ``B`` bands of ranks, ``Q`` quantiles, ``C`` cells of the map of separability.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import scipy
+import torch
+from tqdm.auto import tqdm
+
+from amem_core import AssociationProblem, __version__, zipf_frequencies
+from amem_core.landscape import separable
+from amem_core.memory import gradient_of, residuals, scores_of, tightest_of, token_losses
+
+ROOT = Path(__file__).resolve().parents[2]
+N_TOKENS, SEED = 5000, 1
+DIMENSIONS, RATES = (64, 256, 1024), (300.0, 3000.0, 30000.0)
+TIMES = (*range(17), *range(20, 65, 4))  # the last is the number of steps
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+# d: the numbers of tokens N = M, and the draws (the seeds 0, 1, ...) at each
+MAP = {2: (range(3, 8), 200), 3: (range(4, 11), 200), 4: (range(5, 15), 200), 5: (range(6, 18), 200),
+       6: (range(7, 22), 200), 8: (range(9, 32, 2), 200), 10: (range(11, 48, 4), 60)}  # fmt: skip
+FIGURE_6 = [(2, 5, 1000), (3, 5, 1000), (4, 5, 1000)]
+SECONDS_BETWEEN_CHECKPOINTS = 20.0
+
+
+def problem_of(N: int, d: int, seed: int, device: str = "cpu") -> AssociationProblem:
+    """``N`` tokens and classes, embeddings uniform on the sphere, ``p(x)`` proportional to ``1/x``, float32."""
+    exact = AssociationProblem.spherical(N, N, d, seed=seed, p=zipf_frequencies(N))
+    return exact.to(torch.float32, device)
+
+
+def bands(N: int) -> list[tuple[int, int]]:
+    """Ranks by decade, from 0: ``(0, 10), (10, 100), ...``, the last one ending at ``N``."""
+    ends = [10**k for k in range(1, len(str(N))) if 10**k < N] + [N]
+    return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def measure(w: torch.Tensor, problem: AssociationProblem) -> dict[str, np.ndarray]:
+    """What is kept of the scores ``w`` (N, N) of one step: see ``main``. Sums in double precision."""
+    m, p = tightest_of(w, problem.targets), problem.p.double()
+    levels = torch.tensor(QUANTILES, dtype=m.dtype, device=m.device)
+    row = {
+        "loss": (p * token_losses(w, problem.targets).double()).sum(),
+        "zero_one_loss": (p * (m <= 0)).sum(),
+        "quantiles": torch.quantile(m, levels),
+        "band_medians": torch.stack([m[a:b].median() for a, b in bands(problem.N)]),
+    }
+    row = {name: value.cpu().numpy() for name, value in row.items()}
+    return row | {"recalled": np.packbits((m > 0).cpu().numpy())}
+
+
+def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an npz under another name and rename it: an interruption leaves the old file or the new one."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def resume(checkpoint: Path) -> tuple[np.ndarray | None, int, float, list[dict[str, np.ndarray]]]:
+    """Matrix, step, seconds spent and rows so far; the beginning where there is no checkpoint."""
+    if not checkpoint.exists():
+        return None, 0, 0.0, []
+    with np.load(checkpoint) as old:
+        names = [name for name in old.files if name not in ("W", "t", "seconds")]
+        rows = [dict(zip(names, values, strict=True)) for values in zip(*(old[n] for n in names), strict=True)]
+        return old["W"], int(old["t"]), float(old["seconds"]), rows
+
+
+def descend(
+    problem: AssociationProblem, rate: float, times: Sequence[int], checkpoint: Path, bar: tqdm
+) -> dict[str, np.ndarray]:
+    """Descent from ``W = 0`` in embedding space, measured at ``times``; goes on from ``checkpoint`` if it exists.
+
+    The state of a run is ``W`` and the step ``t``: whoever has them has the same future, bit for bit.
+    """
+    W, t, spent, rows = resume(checkpoint)
+    W = torch.zeros(problem.d, problem.d) if W is None else torch.from_numpy(W)
+    W, buffer = W.to(problem.p), torch.empty(problem.N, problem.M).to(problem.p)
+    weights, begin, saved = (rate * problem.p)[:, None], time.process_time() - spent, time.monotonic()
+    bar.update(t)
+
+    def keep() -> dict[str, np.ndarray]:
+        arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        arrays["seconds"] = np.array(time.process_time() - begin)
+        save(checkpoint, arrays | {"W": W.cpu().numpy(), "t": np.array(t)})
+        return arrays
+
+    while len(rows) < len(times):
+        w = scores_of(W, problem.E, problem.U)
+        if t == times[len(rows)]:
+            rows.append(measure(w, problem))
+        if t < times[-1]:
+            R = residuals(w, problem.targets, out=buffer).mul_(weights)
+            W.sub_(gradient_of(R, problem.E, problem.U))
+            t += 1
+            bar.update()
+        if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+            keep()
+            saved = time.monotonic()
+    return keep()
+
+
+def record(
+    N: int, dimensions: Sequence[int], rates: Sequence[float], times: Sequence[int], *,
+    seed: int, device: str, folder: Path,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """All runs, in the order of ``product(dimensions, rates)``; checkpoints in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cells, runs, problem = list(product(dimensions, rates)), [], None
+    with tqdm(total=len(cells) * times[-1], desc="steps") as bar:
+        for d, rate in cells:
+            if problem is None or d != problem.d:
+                problem = problem_of(N, d, seed, device)
+            name = f"{N}-{d}-{rate:g}-{seed}-{times[-1]}-{device}.npz"
+            runs.append(descend(problem, rate, times, folder / name, bar))
+    kept = {name: np.stack([run[name] for run in runs]) for name in runs[0]}
+    dims, etas = (np.array(values) for values in zip(*cells, strict=True))
+    return kept | {"d": dims, "rate": etas, "times": np.array(times), "N": np.array(N), "seed": np.array(seed)}
+
+
+def separability(cells: Sequence[tuple[int, int, int]], folder: Path) -> dict[str, np.ndarray]:
+    """Which draws are separable, for cells ``(d, N, draws)``: one bit a draw; a checkpoint a cell in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    bits = np.zeros((len(cells), max(n for *_, n in cells)), dtype=bool)
+    for row, (d, N, draws) in enumerate(tqdm(cells, desc="cells")):
+        checkpoint = folder / f"separable-{d}-{N}-{draws}.npz"
+        if not checkpoint.exists():
+            found = [separable(AssociationProblem.spherical(N, N, d, seed=seed)) for seed in range(draws)]
+            save(checkpoint, {"found": np.array(found)})
+        with np.load(checkpoint) as old:
+            bits[row, :draws] = old["found"]
+    return {"cells": np.array(cells), "separable": np.packbits(bits, axis=1)}
+
+
+def hardware(device: str) -> str:
+    """The machine in plain words, without its name."""
+    if device == "cuda":
+        return f"one GPU, {torch.cuda.get_device_name()}"
+    return f"{torch.get_num_threads()} thread(s) on an {platform.machine()} processor with {os.cpu_count()} cores"
+
+
+def provenance(device: str, seconds: np.ndarray, d: np.ndarray) -> dict:
+    """How the numbers came about."""
+    packages = {"torch": torch.__version__, "numpy": np.__version__, "scipy": scipy.__version__}
+    return {
+        "what": "gradient descent from W = 0 on N = M associations, f*(x) = x, in embedding space, float32",
+        "also": "separability, by linear programme, of N = M tokens with random embeddings: seeds 0, 1, ... a cell",
+        "made_by": "book/recorded/many_tokens.py",
+        "settings": {"N": N_TOKENS, "M": N_TOKENS, "d": list(DIMENSIONS), "rates": list(RATES), "steps": TIMES[-1],
+                     "frequencies": "p(x) proportional to 1/x", "embeddings": "independent, uniform on the sphere"},
+        "seed": SEED,
+        "versions": {"python": platform.python_version(), "amem_core": __version__, **packages},
+        "hardware": hardware(device),
+        "processor_seconds": {f"d = {size}": round(float(seconds[d == size].sum()), 1) for size in DIMENSIONS},
+    }  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Record and write.
+
+    many-tokens.npz holds, with ``R`` runs: ``d``, ``rate`` (R,); ``times`` (T,); ``loss``, ``zero_one_loss``
+    (R, T); ``quantiles`` (R, T, Q) of the tightest margins of all tokens; ``band_medians`` (R, T, B), their median
+    in each decade of ranks; ``recalled`` (R, T, ceil(N/8)), one bit a token (``numpy.unpackbits``); ``N``, ``seed``;
+    ``cells`` (C, 3) of ``d``, ``N``, draws; ``separable`` (C, ceil(draws/8)), one bit a draw.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "book" / "recorded", help="folder of the result")
+    parser.add_argument("--checkpoints", type=Path, default=ROOT / "build" / "recorded", help="folder of checkpoints")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; another number may change last bits")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    where = {"device": options.device, "folder": options.checkpoints}
+    kept = record(N_TOKENS, DIMENSIONS, RATES, TIMES, seed=SEED, **where)
+    cells = FIGURE_6 + [(d, N, draws) for d, (sizes, draws) in MAP.items() for N in sizes]
+    kept |= separability(cells, options.checkpoints)
+    seconds = kept.pop("seconds")  # the json has them: the npz shall be the same from run to run
+    options.out.mkdir(parents=True, exist_ok=True)
+    save(options.out / "many-tokens.npz", kept)
+    part = options.out / "many-tokens.json.part"
+    part.write_text(json.dumps(provenance(options.device, seconds, kept["d"]), indent=1) + "\n", encoding="utf-8")
+    part.replace(options.out / "many-tokens.json")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
