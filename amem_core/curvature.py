@@ -208,9 +208,11 @@ def _largest_by_lanczos(W: Tensor, E: Tensor, U: Tensor, p: Tensor, tolerance: f
 
     start = _start(E, U, p, top, others)
     first = finite("sharpness", product(start))
-    scale = float(first.norm() / start.norm())
+    largest = first.abs().max()  # not the norm: a square may under- or overflow
+    scale = float(largest / start.abs().max())
     if scale == 0:
         return like.new_zeros(())
+    first = first / largest
     return like.new_tensor(scale * _arpack(partial(product, scale=scale), first / first.norm(), tolerance))
 
 

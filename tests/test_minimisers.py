@@ -27,7 +27,7 @@ def test_a_minimiser_exists_unless_a_half_plane_holds_all_tokens(drawn):
     seen = [t for t, w in zip(z, weights, strict=True) if w]
     assert bool(best.attained) != weakly_separated(seen)
     if not best.attained:
-        assert (best.v == 0).all() and (best.W == 0).all() and best.zero_one_loss == 1
+        assert (best.v == 0).all() and (best.W == 0).all() and math.isclose(best.zero_one_loss, 1, rel_tol=1e-14)
         assert math.isclose(float(best.loss), math.log(2), rel_tol=1e-14)
 
 
@@ -70,7 +70,8 @@ def test_scipy_finds_no_better(problem):
     other = minimize(value, np.zeros(2), jac=slope, hess=curvature, method="trust-exact", options={"gtol": 1e-12})
     assert float(best.loss) <= other.fun * (1 + 1e-14)
     stiff = np.linalg.eigvalsh(curvature(best.v.numpy()))[0]
-    assert np.abs(best.v.numpy() - other.x).max() <= 1e-14 + 1e-10 / stiff
+    # SciPy stops where rounding hides the fall of the loss: half of the digits
+    assert np.abs(best.v.numpy() - other.x).max() <= 1e-7 / stiff**0.5
 
 
 def test_a_minimiser_in_closed_form():
@@ -243,3 +244,13 @@ def test_other_problems_are_refused(function):
             function(wrong)
     with refuses("problem", found="equal"):
         function(planar([[1.0, 0.0]], [1.0], U=torch.stack([EYE, torch.ones(2, 2, dtype=torch.float64)])))
+
+
+@pytest.mark.parametrize("tilt", [1e-3, 1e-5])
+def test_what_is_no_minimum_is_not_returned_as_one(tilt):
+    # the third token is out of reach of double precision, and the gradient of the other two stays
+    z = torch.tensor([[1.0, 0.0], [-1.0, tilt], [0.0, -1.0]], dtype=torch.float64)
+    p = torch.tensor([0.5, 0.4, 1e-300], dtype=torch.float64)
+    problem = AssociationProblem(z, torch.eye(2, dtype=torch.float64), torch.zeros(3, dtype=torch.long), p / p.sum())
+    with pytest.raises(RuntimeError, match="a gradient of"):
+        minimise_loss(problem)

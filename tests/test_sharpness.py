@@ -183,3 +183,23 @@ def test_bad_maps_are_refused():
             sharpness_map(problem, *arguments)
     with refuses("problem", found="batch"):
         sharpness_map(AssociationProblem.two_tokens(line / 2, 0.5), D, line, line)
+
+
+@pytest.mark.parametrize(("length", "margin"), [(1e-90, 0.0), (1e-90, 30.0), (1e-3, 600.0), (1e80, 0.0), (1e80, 600.0)])
+def test_lanczos_keeps_the_digits_of_one_token_at_any_scale(length, margin):
+    # one token, three orthonormal outputs: the eigenvalues of a 3 x 3 covariance, by mpmath
+    d = 20
+    E, U = torch.zeros(1, d, dtype=torch.float64), torch.eye(3, d, dtype=torch.float64)
+    E[0, 0] = length
+    W = torch.zeros(d, d, dtype=torch.float64)
+    W[0, 0] = margin / length
+    problem = AssociationProblem(E, U, torch.tensor([0]), torch.ones(1, dtype=torch.float64))
+    with mpmath.workdps(40):
+        weights = [mpmath.exp(margin), mpmath.mpf(1), mpmath.mpf(1)]
+        q = [w / sum(weights) for w in weights]
+        covariance = mpmath.matrix(3, 3)
+        for i, j in itertools.product(range(3), repeat=2):
+            # at i = j the mass of the others, not 1 - q
+            covariance[i, j] = q[i] * sum(q[:i] + q[i + 1 :]) if i == j else -q[i] * q[j]
+        largest = float(max(mpmath.eigsy(covariance / covariance[0, 0], eigvals_only=True)) * covariance[0, 0])
+    assert abs(float(sharpness(W, problem)) / length**2 / largest - 1) < 1e-8

@@ -162,3 +162,9 @@ def test_a_solver_without_an_answer_is_reported(monkeypatch):
     monkeypatch.setattr(programme, "linprog", lambda *arguments, **options: stopped)
     with pytest.raises(RuntimeError, match="Iteration limit"):
         separable(AssociationProblem.orthonormal(2))
+
+
+def test_separable_whatever_the_lengths_of_the_inputs():
+    E = torch.tensor([[1e-300, 0.0], [0.0, 1e300]], dtype=torch.float64)
+    U, p = torch.eye(2, dtype=torch.float64), torch.tensor([0.5, 0.5], dtype=torch.float64)
+    assert separable(AssociationProblem(E, U, torch.tensor([0, 1]), p))

@@ -128,7 +128,7 @@ def _newton(z: Tensor, p: Tensor, attained: Tensor, line: Tensor) -> tuple[Tenso
         # a margin is known up to its rounding, and so is a term of the gradient
         floor = 8 * eps * (1 + v[left].norm(dim=-1))
         left = left[moved & (residual[left] > floor)]
-    reached = residual <= eps**0.5 * (1 + v.norm(dim=-1))
+    reached = residual <= (1e4 * eps * (1 + v.norm(dim=-1))).clamp_max(eps**0.25)  # a thousand times the floor
     if not bool((reached | ~attained).all()):
         raise RuntimeError(f"minimise_loss: a gradient of {float(residual[attained].max()):.1g} relative to its terms")
     return v, residual

@@ -10,7 +10,7 @@ from amem_core.problem import AssociationProblem
 
 # entries of the matrix at most, for rows of length 1: a margin below about its inverse counts as none
 REACH = 1e8
-# rows this short relative to the embeddings are zero but for rounding
+# rows this short relative to their input and the outputs are zero but for rounding
 ZERO = 1e-12
 
 
@@ -19,8 +19,8 @@ def separable(problem: AssociationProblem) -> bool:
 
     The linear programme :math:`\langle W, (u_{f^*(x)} - u_z) \otimes e_x \rangle \ge 1` for all ``x`` and
     :math:`z \neq f^*(x)`, with the rows scaled to length 1 and the entries of ``W`` at most 1e8: what could only
-    be separated by a relative margin below about 1e-8 counts as not separable, and a row shorter than 1e-12 of the
-    embeddings as zero. Frequencies play no role. ``W`` acts between the spans of the inputs and of the outputs, at
+    be separated by a relative margin below about 1e-8 counts as not separable, and a row shorter than 1e-12 of its
+    input times the outputs as zero. Frequencies play no role. ``W`` acts between the spans of the inputs and of the outputs, at
     most ``min(N, d) min(M, d)`` unknowns; a positive answer is checked on the solution. In double precision whatever
     the problem's type.
 
@@ -57,7 +57,10 @@ def _constraints(problem: AssociationProblem) -> np.ndarray:
     """``(u_{f*(x)} - u_z) (x) e_x`` for every token and wrong class, in coordinates of the two spans."""
     E, U = (part.cpu().double() for part in (problem.E, problem.U))
     right = problem.targets.cpu()
-    E, U = (_coordinates(part / part.abs().max().clamp_min(1e-300)) for part in (E, U - U.mean(0)))
+    U = U - U.mean(0)
+    lengths = E.abs().amax(1, keepdim=True)  # of each input: a common scale could underflow
+    E = torch.where(lengths > 0, E / lengths, 0.0)
+    E, U = _coordinates(E), _coordinates(U / U.abs().max().clamp_min(1e-300))
     gaps = U[right][:, None] - U  # (N, M, r)
     wrong = torch.ones(gaps.shape[:2], dtype=torch.bool).scatter(1, right[:, None], False)
     return torch.einsum("xzr,xs->xzrs", gaps, E)[wrong].flatten(1).numpy()

@@ -1,0 +1,23 @@
+"""The bigram task and the simplified two-layer transformer that learns it: the same memories inside a model.
+
+Section 5.3 and Appendix D of [CSB24], after [BCBJB23].
+"""
+
+from amem_core.induction.fast import loss_and_gradients
+from amem_core.induction.features import Features, features_loss_and_gradient, fixed_features
+from amem_core.induction.model import TRAINED, SimplifiedTransformer, Weights, loss_plain
+from amem_core.induction.task import BigramTask, Sequences, counted_positions
+
+__all__ = [
+    "TRAINED",
+    "BigramTask",
+    "Features",
+    "Sequences",
+    "SimplifiedTransformer",
+    "Weights",
+    "counted_positions",
+    "features_loss_and_gradient",
+    "fixed_features",
+    "loss_and_gradients",
+    "loss_plain",
+]
