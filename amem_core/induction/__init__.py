@@ -6,6 +6,7 @@ Section 5.3 and Appendix D of [CSB24], after [BCBJB23].
 from amem_core.induction.fast import loss_and_gradients
 from amem_core.induction.features import Features, features_loss_and_gradient, fixed_features
 from amem_core.induction.model import TRAINED, SimplifiedTransformer, Weights, loss_plain
+from amem_core.induction.probes import ideal_memories, margins, probes, recall
 from amem_core.induction.task import BigramTask, Sequences, counted_positions
 
 __all__ = [
@@ -18,6 +19,10 @@ __all__ = [
     "counted_positions",
     "features_loss_and_gradient",
     "fixed_features",
+    "ideal_memories",
     "loss_and_gradients",
     "loss_plain",
+    "margins",
+    "probes",
+    "recall",
 ]

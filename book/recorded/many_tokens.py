@@ -1,24 +1,27 @@
 """What chapter 10 reads: five thousand tokens under gradient descent, and which small problems are separable.
 
-    python book/recorded/many_tokens.py            # about fifteen minutes of processor time
+    python book/recorded/many_tokens.py            # about twelve minutes of processor time
     python book/recorded/many_tokens.py --help
 
-Writes many-tokens.npz and, beside it, many-tokens.json with settings, versions and durations. Interrupted, it
-goes on where it stopped, and the results are the same bit for bit; checkpoints lie in build/recorded. Runs on a
-GPU where there is one.
+Writes many-tokens.npz and, beside it, many-tokens.json with settings, versions, digests and durations. Interrupted,
+it goes on where it stopped, and the results are the same bit for bit; checkpoints lie in build/recorded, under names
+that end in a digest of settings, code and versions: what other settings or code have made is not read. Runs on a GPU
+where there is one.
 
-Letters: ``N`` tokens and as many classes, ``f*(x) = x``, ``d`` dimension, ``R`` runs (one a dimension and rate),
-``T`` recorded steps, ``B`` bands of ranks, ``Q`` quantiles, ``C`` cells of the map of separability.
+Letters: ``N`` tokens and as many classes, ``f*(x) = x``, ``d`` dimension, ``R`` runs (one a dimension, rate and
+seed), ``T`` recorded steps, ``B`` bands of ranks, ``Q`` quantiles, ``C`` cells of the map of separability, ``A`` runs
+and ``L`` last steps at which only the number of recalled tokens is kept.
 """
 
 import argparse
+import hashlib
+import inspect
 import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
-from itertools import product
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +34,10 @@ from amem_core.landscape import separable
 from amem_core.memory import gradient_of, residuals, scores_of, tightest_of, token_losses
 
 ROOT = Path(__file__).resolve().parents[2]
-N_TOKENS, SEED = 5000, 1
-DIMENSIONS, RATES = (64, 256, 1024), (300.0, 3000.0, 30000.0)
+N_TOKENS, RATES = 5000, (300.0, 3000.0, 30000.0)
+SEEDS = {64: (1, 2, 3), 256: (1,), 1024: (1,)}  # d: the seeds of its draws
 TIMES = (*range(17), *range(20, 65, 4))  # the last is the number of steps
+CROWDED, LAST = 64, range(45, 65)  # the dimension without room: counts at each of these steps too
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # d: the numbers of tokens N = M, and the draws (the seeds 0, 1, ...) at each
 MAP = {2: (range(3, 8), 200), 3: (range(4, 11), 200), 4: (range(5, 15), 200), 5: (range(6, 18), 200),
@@ -76,6 +80,24 @@ def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def digest(functions: Sequence[Callable], **settings: object) -> str:
+    """SHA-256 of what the numbers follow from: settings, versions and the text of the code that computes them.
+
+    Of this script the functions alone, of the package the files that they come from.
+    """
+    texts = [inspect.getsource(f) for f in functions if f.__module__ == __name__]
+    files = sorted({str(inspect.getsourcefile(f)) for f in functions if f.__module__ != __name__})
+    texts += [Path(file).read_text(encoding="utf-8") for file in files]
+    words = json.dumps([settings, versions(), torch.get_num_threads(), texts], sort_keys=True)
+    return hashlib.sha256(words.encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages."""
+    packages = {"torch": torch.__version__, "numpy": np.__version__, "scipy": scipy.__version__}
+    return {"python": platform.python_version(), "amem_core": __version__, **packages}
 
 
 def resume(checkpoint: Path) -> tuple[np.ndarray | None, int, float, list[dict[str, np.ndarray]]]:
@@ -122,36 +144,71 @@ def descend(
     return keep()
 
 
+def run_digest(N: int, d: int, rate: float, seed: int, times: Sequence[int], device: str) -> str:
+    """The digest of one run."""
+    own = (problem_of, bands, measure, descend)
+    package = (
+        AssociationProblem.spherical,
+        zipf_frequencies,
+        gradient_of,
+        residuals,
+        scores_of,
+        tightest_of,
+        token_losses,
+    )
+    settings = {"N": N, "d": d, "rate": rate, "seed": seed, "times": list(times), "device": device}
+    return digest((*own, *package), quantiles=QUANTILES, **settings)
+
+
 def record(
-    N: int, dimensions: Sequence[int], rates: Sequence[float], times: Sequence[int], *,
-    seed: int, device: str, folder: Path,
-) -> dict[str, np.ndarray]:  # fmt: skip
-    """All runs, in the order of ``product(dimensions, rates)``; checkpoints in ``folder``."""
+    N: int, runs: Sequence[tuple[int, float, int]], times: Sequence[int], *, device: str, folder: Path
+) -> dict[str, np.ndarray]:
+    """Runs ``(d, rate, seed)``; checkpoints in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    cells, runs, problem = list(product(dimensions, rates)), [], None
-    with tqdm(total=len(cells) * times[-1], desc="steps") as bar:
-        for d, rate in cells:
-            if problem is None or d != problem.d:
-                problem = problem_of(N, d, seed, device)
-            name = f"{N}-{d}-{rate:g}-{seed}-{times[-1]}-{device}.npz"
-            runs.append(descend(problem, rate, times, folder / name, bar))
-    kept = {name: np.stack([run[name] for run in runs]) for name in runs[0]}
-    dims, etas = (np.array(values) for values in zip(*cells, strict=True))
-    return kept | {"d": dims, "rate": etas, "times": np.array(times), "N": np.array(N), "seed": np.array(seed)}
+    kept, digests, last, problem = [], [], None, None
+    with tqdm(total=len(runs) * times[-1], desc="steps") as bar:
+        for d, rate, seed in runs:
+            if problem is None or (d, seed) != last:
+                problem, last = problem_of(N, d, seed, device), (d, seed)
+            digests.append(run_digest(N, d, rate, seed, times, device))
+            name = f"{N}-{d}-{rate:g}-{seed}-{digests[-1][:16]}.npz"
+            kept.append(descend(problem, rate, times, folder / name, bar))
+    dims, etas, seeds = (np.array(values) for values in zip(*runs, strict=True))
+    arrays = {name: np.stack([run[name] for run in kept]) for name in kept[0]}
+    return arrays | {"d": dims, "rate": etas, "seed": seeds, "digest": np.array(digests)}
+
+
+def all_runs(device: str, folder: Path) -> dict[str, np.ndarray]:
+    """All recorded runs; the crowded ones also at each of the last steps."""
+    runs = [(d, rate, seed) for d, seeds in SEEDS.items() for seed in seeds for rate in RATES]
+    often = sorted({*TIMES, *LAST})
+    crowded = record(N_TOKENS, [run for run in runs if run[0] == CROWDED], often, device=device, folder=folder)
+    counts = np.unpackbits(crowded["recalled"], axis=-1)[..., :N_TOKENS].sum(-1)
+    others = record(N_TOKENS, [run for run in runs if run[0] != CROWDED], TIMES, device=device, folder=folder)
+    common = [often.index(t) for t in TIMES]
+    timed = ("loss", "zero_one_loss", "quantiles", "band_medians", "recalled")
+    kept = {n: np.concatenate([v[:, common] if n in timed else v, others[n]]) for n, v in crowded.items()}
+    kept |= {"times": np.array(TIMES), "N": np.array(N_TOKENS), "last_times": np.array(LAST)}
+    return kept | {"last_counts": counts[:, [often.index(t) for t in LAST]].astype(np.int16)}
+
+
+def solve(d: int, N: int, draws: int) -> np.ndarray:
+    """Which of the draws with seeds ``0, 1, ...`` are separable."""
+    return np.array([separable(AssociationProblem.spherical(N, N, d, seed=seed)) for seed in range(draws)])
 
 
 def separability(cells: Sequence[tuple[int, int, int]], folder: Path) -> dict[str, np.ndarray]:
     """Which draws are separable, for cells ``(d, N, draws)``: one bit a draw; a checkpoint a cell in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     bits = np.zeros((len(cells), max(n for *_, n in cells)), dtype=bool)
+    made_by = digest((solve, separable, AssociationProblem.spherical))
     for row, (d, N, draws) in enumerate(tqdm(cells, desc="cells")):
-        checkpoint = folder / f"separable-{d}-{N}-{draws}.npz"
+        checkpoint = folder / f"separable-{d}-{N}-{draws}-{made_by[:16]}.npz"
         if not checkpoint.exists():
-            found = [separable(AssociationProblem.spherical(N, N, d, seed=seed)) for seed in range(draws)]
-            save(checkpoint, {"found": np.array(found)})
+            save(checkpoint, {"found": solve(d, N, draws)})
         with np.load(checkpoint) as old:
             bits[row, :draws] = old["found"]
-    return {"cells": np.array(cells), "separable": np.packbits(bits, axis=1)}
+    return {"cells": np.array(cells), "separable": np.packbits(bits, axis=1), "cells_digest": np.array(made_by)}
 
 
 def hardware(device: str) -> str:
@@ -161,28 +218,37 @@ def hardware(device: str) -> str:
     return f"{torch.get_num_threads()} thread(s) on an {platform.machine()} processor with {os.cpu_count()} cores"
 
 
-def provenance(device: str, seconds: np.ndarray, d: np.ndarray) -> dict:
+def provenance(device: str, kept: dict[str, np.ndarray], npz: Path) -> dict:
     """How the numbers came about."""
-    packages = {"torch": torch.__version__, "numpy": np.__version__, "scipy": scipy.__version__}
+    columns = (kept[name].tolist() for name in ("d", "rate", "seed", "seconds", "digest"))
+    rows = list(zip(*columns, strict=True))
+    runs = [f"d = {d}, rate {rate:g}, seed {seed}: {taken:.1f} s, {word[:16]}" for d, rate, seed, taken, word in rows]
+    spent = {f"d = {d}": round(float(kept["seconds"][kept["d"] == d].mean()) / TIMES[-1], 2) for d in SEEDS}
     return {
         "what": "gradient descent from W = 0 on N = M associations, f*(x) = x, in embedding space, float32",
         "also": "separability, by linear programme, of N = M tokens with random embeddings: seeds 0, 1, ... a cell",
         "made_by": "book/recorded/many_tokens.py",
-        "settings": {"N": N_TOKENS, "M": N_TOKENS, "d": list(DIMENSIONS), "rates": list(RATES), "steps": TIMES[-1],
+        "script_sha256": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+        "npz_sha256": hashlib.sha256(npz.read_bytes()).hexdigest(),
+        "settings": {"N": N_TOKENS, "M": N_TOKENS, "d": list(SEEDS), "rates": list(RATES), "steps": TIMES[-1],
                      "frequencies": "p(x) proportional to 1/x", "embeddings": "independent, uniform on the sphere"},
-        "seed": SEED,
-        "versions": {"python": platform.python_version(), "amem_core": __version__, **packages},
+        "runs": {"processor seconds in all, digest": runs},
+        "processor_seconds_a_step": spent,
+        "cells": {"d, N, draws": [" ".join(map(str, cell)) for cell in kept["cells"].tolist()],
+                  "digest": str(kept["cells_digest"])[:16]},
+        "digests": "of settings, code that computes, versions and threads: see digest in the script",
+        "versions": versions(),
         "hardware": hardware(device),
-        "processor_seconds": {f"d = {size}": round(float(seconds[d == size].sum()), 1) for size in DIMENSIONS},
     }  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Record and write.
 
-    many-tokens.npz holds, with ``R`` runs: ``d``, ``rate`` (R,); ``times`` (T,); ``loss``, ``zero_one_loss``
+    many-tokens.npz holds, with ``R`` runs: ``d``, ``rate``, ``seed`` (R,); ``times`` (T,); ``loss``, ``zero_one_loss``
     (R, T); ``quantiles`` (R, T, Q) of the tightest margins of all tokens; ``band_medians`` (R, T, B), their median
-    in each decade of ranks; ``recalled`` (R, T, ceil(N/8)), one bit a token (``numpy.unpackbits``); ``N``, ``seed``;
+    in each decade of ranks; ``recalled`` (R, T, ceil(N/8)), one bit a token (``numpy.unpackbits``); ``N``;
+    ``last_counts`` (A, L), recalled tokens of the first A runs (the crowded ones) at ``last_times`` (L,);
     ``cells`` (C, 3) of ``d``, ``N``, draws; ``separable`` (C, ceil(draws/8)), one bit a draw.
     """
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -192,15 +258,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    where = {"device": options.device, "folder": options.checkpoints}
-    kept = record(N_TOKENS, DIMENSIONS, RATES, TIMES, seed=SEED, **where)
+    kept = all_runs(options.device, options.checkpoints)
     cells = FIGURE_6 + [(d, N, draws) for d, (sizes, draws) in MAP.items() for N in sizes]
     kept |= separability(cells, options.checkpoints)
-    seconds = kept.pop("seconds")  # the json has them: the npz shall be the same from run to run
     options.out.mkdir(parents=True, exist_ok=True)
-    save(options.out / "many-tokens.npz", kept)
-    part = options.out / "many-tokens.json.part"
-    part.write_text(json.dumps(provenance(options.device, seconds, kept["d"]), indent=1) + "\n", encoding="utf-8")
+    npz, part = options.out / "many-tokens.npz", options.out / "many-tokens.json.part"
+    beside = ("seconds", "digest", "cells_digest")  # for the json: the npz shall be the same from run to run
+    save(npz, {name: v for name, v in kept.items() if name not in beside})
+    words = provenance(options.device, kept, npz)
+    part.write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
     part.replace(options.out / "many-tokens.json")
 
 

@@ -49,7 +49,7 @@ const BOX = { width: 360, height: 250, left: 46, right: 10, top: 24, bottom: 36 
 function chart(view, xRange, yRange, { logX = false, logY = false, grid = true, xNames = null, yNames = null } = {}) {
   const { width, height, left, right, top, bottom } = BOX;
   const x = scale(xRange, [left, width - right], logX), y = scale(yRange, [height - bottom, top], logY);
-  const power = (v, log) => log && v > 0 && (v < 1e-2 || v > 1e3);
+  const power = (v, log) => log && (v < 1e-2 || v > 1e3) && Number.isInteger(Number(Math.log10(v).toFixed(9)));
   const label = (v, log) => power(v, log)
     ? ["10", svg("tspan", { dy: -4, "font-size": 8 }, format(Math.log10(v)))] : [format(v)];
   const texts = (s, log, names) => !names ? s.ticks().map((v) => [s(v), label(v, log)])
