@@ -87,15 +87,15 @@ def page(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def fresh(page):
     for name in ("two", "table"):
-        page.page.locator(f"#{name} button", has_text="reset").click()
+        page.page.locator(f"#explorer-{name} button", has_text="reset").click()
 
 
 def state(page, name: str = "two") -> dict:
-    return page.page.evaluate(f"document.querySelector('#{name} .ex').explorer.state")
+    return page.page.evaluate(f"document.querySelector('#explorer-{name} .ex').explorer.state")
 
 
 def frame(page, name: str = "two") -> dict:
-    return page.page.evaluate(f"document.querySelector('#{name} .ex').explorer.frame()")
+    return page.page.evaluate(f"document.querySelector('#explorer-{name} .ex').explorer.frame()")
 
 
 def expected(page) -> dict:
@@ -103,11 +103,11 @@ def expected(page) -> dict:
 
 
 def readout(page, name: str = "two") -> str:
-    return page.page.locator(f"#{name} .ex-said").inner_text()
+    return page.page.locator(f"#explorer-{name} .ex-said").inner_text()
 
 
 def path(page, view: int, name: str = "two") -> str:
-    return page.page.locator(f"#{name} .ex-view >> nth={view}").locator("svg").inner_html()
+    return page.page.locator(f"#explorer-{name} .ex-view >> nth={view}").locator("svg").inner_html()
 
 
 def agrees(page) -> None:
@@ -158,7 +158,7 @@ def test_opens_alive(page):
 
 
 def test_sliders_ticks_presets_and_reset(page):
-    two = page.page.locator("#two")
+    two = page.page.locator("#explorer-two")
     two.locator("input[type=range]").nth(0).focus()
     before = path(page, 1)
     page.page.keyboard.press("ArrowRight")
@@ -192,7 +192,7 @@ def drag(page, handle, dx: float, dy: float, touch: bool = False) -> None:
 
 @pytest.mark.parametrize("touch", [False, True])
 def test_start_embedding_and_frequency_can_be_dragged(page, touch):
-    two = page.page.locator("#two")
+    two = page.page.locator("#explorer-two")
     two.scroll_into_view_if_needed()
     handles = {h.get_attribute("aria-label"): h for h in two.locator(".ex-handle").all()}
     drag(page, handles["start of the descent"], -40, -30, touch)
@@ -208,7 +208,7 @@ def test_start_embedding_and_frequency_can_be_dragged(page, touch):
 
 
 def test_handles_follow_the_keyboard(page):
-    start = page.page.locator("#two [aria-label='start of the descent']")
+    start = page.page.locator("#explorer-two [aria-label='start of the descent']")
     start.focus()
     page.page.keyboard.press("ArrowUp")
     page.page.keyboard.press("Shift+ArrowRight")
@@ -217,14 +217,14 @@ def test_handles_follow_the_keyboard(page):
 
 
 def test_play_step_and_cursor(page):
-    two = page.page.locator("#two")
+    two = page.page.locator("#explorer-two")
     two.get_by_role("button", name="step").click()  # from the end back to the start
     assert state(page)["cursor"] == 0
     two.get_by_role("button", name="step").click()
     assert state(page)["cursor"] == pytest.approx(1 / 35)
     assert f"{expected(page)['loss'][1]:.4g}" in readout(page)
     two.get_by_role("button", name="play").click()
-    page.page.wait_for_function("document.querySelector('#two .ex').explorer.state.cursor > 0.2")
+    page.page.wait_for_function("document.querySelector('#explorer-two .ex').explorer.state.cursor > 0.2")
     two.get_by_role("button", name="pause").click()
     two.get_by_role("slider", name="loss: time").press("ArrowLeft")
     two.get_by_role("button", name="log y").click()
@@ -232,7 +232,7 @@ def test_play_step_and_cursor(page):
 
 
 def test_the_crosshair_moves_the_parameters_and_the_table_follows(page):
-    box = page.page.locator("#table .ex-heat").nth(0)
+    box = page.page.locator("#explorer-table .ex-heat").nth(0)
     box.focus()
     page.page.keyboard.press("ArrowRight")
     assert state(page, "table")["d"] == 32
@@ -243,25 +243,25 @@ def test_the_crosshair_moves_the_parameters_and_the_table_follows(page):
 
 
 def test_the_address_keeps_the_state_and_bad_addresses_are_said(page):
-    two = page.page.locator("#two")
+    two = page.page.locator("#explorer-two")
     two.get_by_role("button", name="one", exact=True).click()
     page.page.wait_for_function("location.hash.includes('rate=1')")
     page.page.evaluate("location.hash = '#two?rate=20&start=1,2'")
-    page.page.wait_for_function("document.querySelector('#two .ex').explorer.state.rate === 20")
+    page.page.wait_for_function("document.querySelector('#explorer-two .ex').explorer.state.rate === 20")
     assert state(page)["start"] == [1, 2]
     for bad in ("rate=NaN", "rate=-3", "rate=1e9", "start=1", "start=1,x", "rat=3", "p=0,0"):
         page.page.evaluate(f"location.hash = '#two?{bad}'")
-        page.page.wait_for_function("!document.querySelector('#two .ex-message').hidden")
-        page.page.locator("#two button", has_text="reset").click()
+        page.page.wait_for_function("!document.querySelector('#explorer-two .ex-message').hidden")
+        page.page.locator("#explorer-two button", has_text="reset").click()
         assert state(page)["rate"] == 10
-    assert page.page.locator("#two .ex-message").is_hidden()
+    assert page.page.locator("#explorer-two .ex-message").is_hidden()
 
 
 def test_data_that_are_not_numbers_are_said_inside_the_figure(page):
     said = page.page.evaluate("""() => {
-        const e = document.querySelector('#two .ex').explorer;
+        const e = document.querySelector('#explorer-two .ex').explorer;
         e.context.set({ p: [NaN, 1] });
-        return document.querySelector('#two .ex-message').textContent;
+        return document.querySelector('#explorer-two .ex-message').textContent;
     }""")
     assert "not a finite number" in said
 
