@@ -18,11 +18,11 @@ def separable(problem: AssociationProblem) -> bool:
     r"""Whether some matrix recalls all tokens: are margins (13) of at least 1 feasible?
 
     The linear programme :math:`\langle W, (u_{f^*(x)} - u_z) \otimes e_x \rangle \ge 1` for all ``x`` and
-    :math:`z \neq f^*(x)`, with the rows scaled to length 1 and the entries of ``W`` at most 1e8: what could only
-    be separated by a relative margin below about 1e-8 counts as not separable, and a row shorter than 1e-12 of its
-    input times the outputs as zero. Frequencies play no role. ``W`` acts between the spans of the inputs and of the outputs, at
-    most ``min(N, d) min(M, d)`` unknowns; a positive answer is checked on the solution. In double precision whatever
-    the problem's type.
+    :math:`z \neq f^*(x)`, with the rows scaled to length 1 and the entries of ``W`` at most 1e8: what could
+    only be separated by a relative margin below about 1e-8 counts as not separable, and a row shorter than
+    1e-12 of its input times the outputs as zero. Frequencies play no role. ``W`` acts between the spans of the
+    inputs and of the outputs, at most ``min(N, d) min(M, d)`` unknowns; a positive answer is checked on the
+    solution. In double precision whatever the problem's type.
 
     Raises
     ------
