@@ -15,7 +15,8 @@ function ended(box) {
 function mark(box) {
   // wider than its place now, or than the column of a phone, to which the window may be turned at any time
   const width = Math.max(box.scrollWidth, box.getBoundingClientRect().width);
-  const wide = width > 240 || box.scrollHeight > box.clientHeight + 1;
+  const scrolls = box.clientWidth > 0 && box.scrollWidth > box.clientWidth + 1;
+  const wide = width > 240 || scrolls || box.scrollHeight > box.clientHeight + 1;
   if (wide && !box.hasAttribute("tabindex")) {
     box.tabIndex = 0;
     box.addEventListener("scroll", () => ended(box), { passive: true });
