@@ -82,7 +82,7 @@ function planarForgetting(margins, { v, forgotten, zero_one, given_up, least }, 
   const list = (tokens) => `token${tokens.length > 1 ? "s" : ""} ${tokens.map(name).join(", ")}`;
   const lost = margins.flatMap((m, k) => [m.findLastIndex((value) => value > 0)] // the last step at which it is recalled
     .filter((t) => t >= 0 && t < m.length - 1).map((t) => `token ${k + 1} (until step ${t})`));
-  const better = zero_one > least + 1e-9 ? `forgetting ${list(given_up)} would do` : "no direction forgets less";
+  const better = zero_one > least + 1e-9 ? `forgetting only ${list(given_up)} would cost less` : "no direction forgets less";
   const none = `No minimiser: ${least > 0 ? "the loss falls for ever" : "separable"}.`;
   return (v ? `The minimiser of the loss forgets ${list(forgotten)}; ${better}.` : none) + (lost.length ? ` Recalled, then lost: ${lost.join(", ")}.` : "");
 }
