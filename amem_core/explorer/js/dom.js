@@ -75,7 +75,8 @@ function chart(view, xRange, yRange, { logX = false, logY = false, grid = true, 
 // Mouse, pen and touch drags: `move(point)` from press to release. The listeners stay on the
 // element, which redraws replace the content of, so that a drag survives a redraw.
 function onDrag(element, root, move, touch = "none") {
-  element.style.touchAction = touch;
+  element.style.touchAction = touch; // which parts of an svg ignore, hence the listener
+  if (touch === "none") element.addEventListener("touchstart", (e) => e.preventDefault(), { passive: false });
   element.addEventListener("pointerdown", (event) => {
     event.preventDefault();
     element.focus?.({ preventScroll: true });
@@ -93,10 +94,8 @@ function onDrag(element, root, move, touch = "none") {
 function onArrows(element, nudge) {
   const directions = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
   element.addEventListener("keydown", (event) => {
-    const direction = directions[event.key], far = event.shiftKey ? 10 : 1;
-    if (!direction) return;
-    event.preventDefault();
-    nudge(direction[0] * far, direction[1] * far);
+    const direction = directions[event.key];
+    if (direction) { event.preventDefault(); nudge(...direction.map((v) => v * (event.shiftKey ? 10 : 1))); }
   });
 }
 const VIEWS = {};
