@@ -4,6 +4,7 @@ Letters: ``N`` tokens, ``M`` classes, ``d`` dimension. Row ``x`` of ``E`` is the
 embedding ``e_x``, row ``y`` of ``U`` the output embedding ``u_y``.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -218,6 +219,17 @@ class AssociationProblem:
         require(angles.ndim >= 1, "angles", tuple(angles.shape), "(..., N)")
         E = torch.stack([angles.cos(), angles.sin()], -1)
         return _assemble(cls, E, torch.eye(2, dtype=torch.float64), targets, p)
+
+    @classmethod
+    def circle(cls, N: int, *, seed: Seed, p: Tensor | None = None, batch: Sequence[int] = ()) -> "AssociationProblem":
+        """``planar`` with independent uniform angles and fair labels, Figure 4 of [CSB24]; a batch of such problems.
+
+        >>> AssociationProblem.circle(3, seed=0, batch=(5,)).targets.shape
+        torch.Size([5, 3])
+        """
+        generator, shape = make_generator(seed), (*batch, require_count("N", N))
+        angles = 2 * math.pi * torch.rand(shape, dtype=torch.float64, generator=generator)
+        return cls.planar(angles, torch.randint(2, shape, generator=generator), p)
 
     @classmethod
     def shakespeare(cls, d: int, *, seed: Seed, embeddings: str = "spherical") -> "AssociationProblem":

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from amem_core.problem import AssociationProblem
-from amem_core.validation import require, require_count
+from amem_core.validation import require, require_count, require_floating
 
 
 def outer_products(problem: AssociationProblem) -> Float[Tensor, "*batch d d"]:
@@ -103,6 +103,74 @@ def predicted_recall(targets: Int[Tensor, " N"], M: int, d: int) -> Float[Tensor
     beaten[classes, :, classes] = 0.0
     by_class = beaten.sum(-1).exp() @ (mass / mass.sum())
     return by_class[targets]
+
+
+def weighted_score_deviations(
+    weights: Float[Tensor, " N"], tokens: Int[Tensor, " R"], d: int
+) -> tuple[Float[Tensor, "R 1"], Float[Tensor, "R N"]]:
+    r"""Standard deviations of the scores of :math:`W = \sum_x q(x)\,u_x \otimes e_x`, embeddings on the unit sphere.
+
+    The score of the right class has mean :math:`q(x)`, of another one 0; with :math:`S = \sum_a q(a)^2` the variances
+    are (chapter 10)
+
+    .. math:: \frac{S - q(x)^2}{d^2} \quad\text{and}\quad
+        \frac{q(x)^2 + q(j)^2}{d} + \frac{S - q(x)^2 - q(j)^2}{d^2} .
+
+    Parameters
+    ----------
+    weights : (N,) the ``q(x)``, none negative, one positive; the frequencies for one step of descent from zero
+    tokens : (R,) which tokens
+    d : dimension
+
+    Returns
+    -------
+    right, wrong : (R, 1) and (R, N), of the right score and of the score of every class as a wrong one
+
+    Raises
+    ------
+    ValueError
+        For weights or tokens that are none, and a dimension below 1.
+
+    Examples
+    --------
+    >>> right, wrong = weighted_score_deviations(torch.ones(3, dtype=torch.float64), torch.tensor([0]), 50)
+    >>> round(right.item() ** 2, 6), round(wrong[0, 1].item() ** 2, 6)  # those of score_variance
+    (0.0008, 0.0404)
+    """
+    _check_weights(weights, tokens, d)
+    own, S = weights[tokens][:, None], (weights**2).sum()
+    wrong = (own**2 + weights**2) / d + (S - own**2 - weights**2) / d**2
+    return ((S - own**2) / d**2).sqrt(), wrong.sqrt()
+
+
+def predicted_weighted_recall(weights: Float[Tensor, " N"], tokens: Int[Tensor, " R"], d: int) -> Float[Tensor, " R"]:
+    r"""Probability that :math:`W = \sum_x q(x)\,u_x \otimes e_x` recalls these tokens, embeddings on the unit sphere.
+
+    As ``predicted_recall``, with the deviations of ``weighted_score_deviations``, whose arguments it takes and refuses.
+    Needs the memory of 40 R N numbers.
+
+    >>> q = torch.tensor([1.0, 0.5, 0.01], dtype=torch.float64)
+    >>> [round(v, 2) for v in predicted_weighted_recall(q, torch.arange(3), 40).tolist()]
+    [1.0, 1.0, 0.29]
+    """
+    right, wrong = weighted_score_deviations(weights, tokens, d)
+    nodes, mass = (torch.tensor(v) for v in np.polynomial.hermite_e.hermegauss(40))
+    signal = weights[tokens][:, None] + right * nodes
+    beaten = torch.special.log_ndtr(signal[:, :, None] / wrong[:, None, :])
+    beaten[torch.arange(len(tokens)), :, tokens] = 0.0
+    return beaten.sum(-1).exp() @ (mass / mass.sum())
+
+
+def _check_weights(weights: Tensor, tokens: Tensor, d: int) -> None:
+    require_floating("weights", weights)
+    require(weights.dtype == torch.float64, "weights", weights.dtype, "torch.float64")
+    good = weights.ndim == 1 and len(weights) >= 2 and bool((weights >= 0).all() and (weights > 0).any())
+    require(good, "weights", weights, "(N,), N >= 2, none negative, one positive")
+    require_count("d", d)
+    integers = isinstance(tokens, Tensor) and tokens.ndim == 1 and tokens.dtype == torch.int64
+    require(integers, "tokens", tokens, "whole numbers (R,)")
+    inside = bool(((tokens >= 0) & (tokens < len(weights))).all())
+    require(inside, "tokens", tokens.tolist(), f"each from 0 to N-1 = {len(weights) - 1}")
 
 
 def _check(targets: Tensor, M: int, d: int) -> None:

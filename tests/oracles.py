@@ -38,6 +38,31 @@ def descend(W: Tensor, problem: AssociationProblem, rates: list[float]) -> Tenso
     return W
 
 
+def hessian_by_autograd(W: Tensor, problem: AssociationProblem) -> Tensor:
+    """Hessian of ``cross_entropy`` by autograd, (d, d, d, d)."""
+    return torch.autograd.functional.hessian(lambda X: cross_entropy(X, problem), W)
+
+
+def product_by_autograd(W: Tensor, problem: AssociationProblem, V: Tensor) -> Tensor:
+    """That Hessian applied to a matrix."""
+    return torch.autograd.functional.hvp(lambda X: cross_entropy(X, problem), W, V)[1]
+
+
+def as_matrix(H: Tensor) -> Tensor:
+    """(..., d, d, d, d) as (..., d^2, d^2)."""
+    return H.flatten(-2).flatten(-3, -2)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Independent N(0, 1) numbers of a seed."""
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def size_of(problem: AssociationProblem) -> float:
+    """A bound on the entries of the Hessian: squared lengths of the embeddings."""
+    return 1 + float(problem.E.square().sum(-1).max() * problem.U.square().sum(-1).max())
+
+
 def member(problem: AssociationProblem, batch: torch.Size, index: tuple[int, ...]) -> AssociationProblem:
     """One problem out of a batch of them."""
     E, U = (X.expand(*batch, *X.shape[-2:])[index] for X in (problem.E, problem.U))

@@ -103,3 +103,12 @@ def test_a_whole_chapter_runs(colab):
     execute(notebook, colab)
     claims = "application/vnd.amem.claim+json"
     assert any(claims in out.get("data", {}) for cell in notebook.cells for out in cell.get("outputs", []))
+
+
+def test_recorded_runs_came_with_the_package(colab):
+    notebook = nbformat.v4.new_notebook()
+    code = "from amem_core import recorded\narrays, words = recorded.load('many-tokens')\n"
+    code += "print(arrays['loss'].shape == (15, len(arrays['times'])), recorded.HOME.is_dir())"
+    notebook.cells = [nbformat.read(CHAPTERS[0], as_version=4).cells[1], nbformat.v4.new_code_cell(code)]
+    execute(notebook, colab)
+    assert lines(notebook).split("\n")[-2] == "True False"  # whole, and no checkout beside it

@@ -10,31 +10,18 @@ from hypothesis import strategies as st
 
 from amem_core import AssociationProblem, gradient, hessian, hessian_vector_product, sharpness, zipf_frequencies
 from amem_core import curvature as module
-from tests.oracles import cross_entropy, exact_softmax, member, refuses
+from amem_core.curvature import mean_hessian
+from tests.oracles import (
+    as_matrix,
+    exact_softmax,
+    hessian_by_autograd,
+    member,
+    normal,
+    product_by_autograd,
+    refuses,
+    size_of,
+)
 from tests.strategies import problems_with_start, seeds
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def as_matrix(H):
-    """(..., d, d, d, d) as (..., d^2, d^2)."""
-    return H.flatten(-2).flatten(-3, -2)
-
-
-def by_autograd(W, problem):
-    return torch.autograd.functional.hessian(lambda X: cross_entropy(X, problem), W)
-
-
-def product_by_autograd(W, problem, V):
-    return torch.autograd.functional.hvp(lambda X: cross_entropy(X, problem), W, V)[1]
-
-
-def size_of(problem):
-    """A bound on the entries of the Hessian: squared lengths of the embeddings."""
-    return 1 + float(problem.E.square().sum(-1).max() * problem.U.square().sum(-1).max())
-
 
 # Hessian
 
@@ -42,7 +29,7 @@ def size_of(problem):
 @given(problems_with_start(max_N=4, max_M=4, max_d=5))
 def test_the_hessian_is_that_of_autograd(drawn):
     problem, W = drawn
-    difference = (hessian(W, problem) - by_autograd(W, problem)).abs().max()
+    difference = (hessian(W, problem) - hessian_by_autograd(W, problem)).abs().max()
     assert float(difference) < 1e-10
     assert float(difference) < 1e-14 * size_of(problem)  # in fact to rounding
 
@@ -113,6 +100,28 @@ def test_the_product_of_a_larger_problem(N, M, d):
     W, V = normal(d, d, seed=1), normal(d, d, seed=2)
     found, expected = hessian_vector_product(W, problem, V), product_by_autograd(W, problem, V)
     assert float((found - expected).norm() / expected.norm()) < 1e-13
+
+
+# Mean Hessian of a segment
+
+
+@given(problems_with_start(max_N=4, max_M=4, max_d=5), seeds)
+def test_the_mean_hessian_leads_from_one_gradient_to_the_other(drawn, seed):
+    problem, A = drawn
+    B = A + normal(problem.d, problem.d, seed=seed) / size_of(problem) ** 0.5
+    change = torch.einsum("ijkl,kl->ij", mean_hessian(A, B, problem), B - A)
+    error = (change - (gradient(B, problem) - gradient(A, problem))).abs().max()
+    assert float(error) < 1e-12 * size_of(problem)
+
+
+def test_mean_hessians_in_a_batch_are_those_of_its_members():
+    problem, W = grid(2, 2)
+    found = mean_hessian(W, 0 * W[0], problem, nodes=8)
+    assert found.shape == (4, 3, 2, 2, 2, 2, 2)
+    one = member(problem, torch.Size([3, 2]), (1, 1))
+    assert torch.allclose(
+        found[2, 1, 1], mean_hessian(W[2, 0, 1], 0 * W[0, 0, 1], one, nodes=8), rtol=1e-12, atol=1e-15
+    )
 
 
 # Batches

@@ -1,4 +1,4 @@
-"""The house stands: one environment told three times, one URL, clean notebooks, a wheel with the data and no book."""
+"""The house stands: one environment told three times, one URL, clean notebooks, a wheel with the data."""
 
 import json
 import re
@@ -233,7 +233,7 @@ def test_no_path_of_one_machine_is_named():
     assert [str(path.relative_to(ROOT)) for path in tracked_files() if machine.search(text_of(path))] == []
 
 
-def test_the_wheel_holds_the_package_its_data_and_no_book(tree, tmp_path_factory):
+def test_the_wheel_holds_the_package_its_data_and_recorded_runs(tree, tmp_path_factory):
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(tree)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -250,4 +250,8 @@ def test_the_wheel_holds_the_package_its_data_and_no_book(tree, tmp_path_factory
     ]
     modules = [path.relative_to(ROOT).as_posix() for path in tracked_files() if path.match("amem_core/**/*.py")]
     assert set(data) | set(modules) <= set(names)
-    assert {name.split("/")[0] for name in names} == {"amem_core", f"amem_core-{PROJECT['version']}.dist-info"}
+    stem = f"amem_core-{PROJECT['version']}"
+    recorded = {path.name for path in tracked_files() if path.match("book/recorded/*") and path.suffix != ".py"}
+    home = f"{stem}.data/data/share/amem/recorded/"
+    assert {name for name in names if ".data/" in name} == {home + file for file in recorded}
+    assert {name.split("/")[0] for name in names} == {"amem_core", f"{stem}.dist-info", f"{stem}.data"}

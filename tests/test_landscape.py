@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from amem_core import AssociationProblem, loss, zero_one_loss
-from amem_core.landscape import NEVER, hitting_times, max_margin, planar_directions, section
+from amem_core.landscape import NEVER, hitting_times, max_margin, planar_directions, recall_times, section
 from amem_core.landscape import hitting as module
 from tests.oracles import descend, member, refuses
 from tests.strategies import problems, seeds
@@ -64,6 +64,40 @@ def test_on_a_tie_rounding_decides_between_one_step_and_two():
         # a hair to either side there is no doubt
         assert (hitting_times(alpha - 1e-9, p1, doubles(0.1, 1.0, 7.0), steps=10) == 1).all()
         assert (hitting_times(alpha + 1e-9, p1, doubles(0.1, 1.0, 7.0), steps=10) > 1).all()
+
+
+@pytest.mark.parametrize("block", [1, 7, 50])
+def test_recall_times_of_a_batch_are_those_of_a_plain_autograd_loop(block):
+    batch = AssociationProblem.stack([AssociationProblem.spherical(4, 3, 3, seed=seed) for seed in range(3)])
+    rates, steps = doubles(1.0, 10.0), 25
+    done, first = recall_times(batch, rates, steps=steps, block=block)
+    assert done.shape == (2, 3) and first.shape == (2, 3, 4)
+    for (r, rate), k in itertools.product(enumerate(rates.tolist()), range(3)):
+        one, W, seen = member(batch, batch.batch_shape, (k,)), torch.zeros(3, 3, dtype=torch.float64), []
+        for _ in range(steps):
+            W = descend(W, one, [rate])
+            seen.append((one.E @ W.T @ one.U.T).argmax(-1) == one.targets)
+        seen = torch.stack(seen)
+        when = [int(hits.nonzero()[0]) + 1 if hits.any() else steps + 1 for hits in (seen.all(-1), *seen.T)]
+        assert [int(done[r, k]), *first[r, k].tolist()] == when
+
+
+def test_recall_times_of_two_tokens_are_their_hitting_times():
+    alpha, p1, rates = doubles(0.5, 0.9, 0.97), 0.8, doubles(0.5, 5.0)
+    found, _ = recall_times(AssociationProblem.two_tokens(alpha, p1), rates, steps=400)
+    expected = hitting_times(alpha, p1, rates[:, None], steps=400)
+    assert torch.equal(found, torch.where(expected == NEVER, 401, expected).to(found))
+
+
+def test_recall_times_refuse_bad_arguments():
+    problem = AssociationProblem.two_tokens(0.5, 0.75)
+    for name, options in (("steps", {"steps": 0}), ("block", {"steps": 1, "block": 0})):
+        with refuses(name):
+            recall_times(problem, doubles(1.0), **options)
+    with refuses("rates"):
+        recall_times(problem, torch.zeros(0, dtype=torch.float64), steps=1)
+    with refuses("rate"):
+        recall_times(problem, doubles(-1.0), steps=1)
 
 
 @pytest.mark.parametrize(("pool", "block", "workers"), [(1, 1, 1), (7, 3, 2), (64, 8, 5), (10**6, 1000, 1)])

@@ -84,6 +84,23 @@ def test_two_tokens_broadcast_into_a_grid():
     assert torch.equal(grid.p[3, 1], single.p)
 
 
+def test_a_circle_is_uniform_with_fair_labels():
+    problem = AssociationProblem.circle(40, seed=0, batch=(500,))
+    assert problem.E.shape == (500, 40, 2) and problem.targets.shape == (500, 40) and problem.M == 2
+    # means of 20 000 signs and coordinates, of deviation 1 and 1/sqrt(2): five deviations
+    assert abs(float(problem.targets.double().mean()) - 0.5) < 5 * 0.5 / 20_000**0.5
+    assert float(problem.E.mean((0, 1)).abs().max()) < 5 * (0.5 / 20_000) ** 0.5
+    shares = torch.histc(torch.atan2(problem.E[..., 1], problem.E[..., 0]), 8) / 20_000
+    assert float((shares - 1 / 8).abs().max()) < 5 * (1 / 8 * 7 / 8 / 20_000) ** 0.5
+
+
+def test_a_circle_is_that_of_its_seed_or_the_next_of_its_generator():
+    p, generator = zipf_frequencies(5), torch.Generator().manual_seed(3)
+    first, same = AssociationProblem.circle(5, seed=3, p=p), AssociationProblem.circle(5, seed=generator, p=p)
+    assert torch.equal(first.E, same.E) and torch.equal(first.targets, same.targets) and torch.equal(first.p, p)
+    assert not torch.equal(first.E, AssociationProblem.circle(5, seed=generator, p=p).E)
+
+
 def test_planar_tokens_stand_at_their_angles():
     angles = torch.tensor([0.0, math.pi / 2, -math.pi / 3], dtype=D)
     problem = AssociationProblem.planar(angles, torch.tensor([0, 1, 1]))
@@ -223,6 +240,7 @@ def test_batches_that_do_not_broadcast_are_refused():
         ("output_distance_squared", lambda: AssociationProblem.two_tokens(0.0, 0.5, output_distance_squared=0.0)),
         ("output_distance_squared", lambda: AssociationProblem.two_tokens(0.0, 0.5, output_distance_squared=INF)),
         ("alpha, p1, .*", lambda: AssociationProblem.two_tokens(torch.zeros(2), torch.zeros(3))),
+        ("N", lambda: AssociationProblem.circle(0, seed=0)),
         ("angles", lambda: AssociationProblem.planar(torch.tensor(0.0), torch.tensor([0]))),
         ("targets", lambda: AssociationProblem.planar(torch.zeros(2), torch.tensor([0, 2]))),
         ("embeddings", lambda: AssociationProblem.shakespeare(4, seed=0, embeddings="cubic")),

@@ -13,36 +13,14 @@ from scipy.sparse.linalg import ArpackNoConvergence
 from amem_core import AssociationProblem, gradient, hessian, sharpness, zipf_frequencies
 from amem_core import curvature as module
 from amem_core.landscape import planar_directions, sharpness_map
-from tests.oracles import cross_entropy, refuses
+from tests.oracles import as_matrix, hessian_by_autograd, normal, product_by_autograd, refuses, size_of
 from tests.strategies import problems_with_start, seeds
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def as_matrix(H):
-    """(..., d, d, d, d) as (..., d^2, d^2)."""
-    return H.flatten(-2).flatten(-3, -2)
-
-
-def by_autograd(W, problem):
-    return torch.autograd.functional.hessian(lambda X: cross_entropy(X, problem), W)
-
-
-def product_by_autograd(W, problem, V):
-    return torch.autograd.functional.hvp(lambda X: cross_entropy(X, problem), W, V)[1]
-
-
-def size_of(problem):
-    """A bound on the entries of the Hessian: squared lengths of the embeddings."""
-    return 1 + float(problem.E.square().sum(-1).max() * problem.U.square().sum(-1).max())
 
 
 @given(problems_with_start(max_N=4, max_M=4, max_d=4, reach=10.0))
 def test_sharpness_is_the_largest_eigenvalue_of_autograds_hessian(drawn):
     problem, W = drawn
-    expected = torch.linalg.eigvalsh(as_matrix(by_autograd(W, problem))).max()
+    expected = torch.linalg.eigvalsh(as_matrix(hessian_by_autograd(W, problem))).max()
     assert abs(float(sharpness(W, problem) - expected)) < 1e-13 * size_of(problem)
 
 
@@ -169,7 +147,9 @@ def test_a_map_holds_the_sharpness_of_its_matrices(monkeypatch, N, M, d, rows):
     found = sharpness_map(problem, D, a, b, origin)
     assert found.shape == (3, 5)
     for j, i in itertools.product(range(3), range(5)):
-        expected = torch.linalg.eigvalsh(as_matrix(by_autograd(origin + a[i] * D[0] + b[j] * D[1], problem)))[-1]
+        expected = torch.linalg.eigvalsh(as_matrix(hessian_by_autograd(origin + a[i] * D[0] + b[j] * D[1], problem)))[
+            -1
+        ]
         assert abs(float(found[j, i] - expected)) < 1e-13
     centred = sharpness_map(problem, D, a, b)
     assert torch.allclose(centred[1, 2], sharpness(0 * origin, problem), rtol=1e-14)

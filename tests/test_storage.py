@@ -3,8 +3,17 @@
 import pytest
 import torch
 
-from amem_core import AssociationProblem, scores, tightest_margin
-from amem_core.storage import outer_products, predicted_density, predicted_recall, score_variance
+from amem_core import AssociationProblem, scores, tightest_margin, zipf_frequencies
+from amem_core.dynamics import gradient_descent
+from amem_core.storage import (
+    outer_products,
+    predicted_density,
+    predicted_recall,
+    predicted_weighted_recall,
+    score_variance,
+    weighted_score_deviations,
+)
+from tests.oracles import refuses
 
 DRAWS = 400
 
@@ -64,3 +73,51 @@ def test_bad_input_is_refused(arguments, name):
     for function in (predicted_recall, lambda *a: predicted_density(*a, torch.zeros(3, dtype=torch.float64))):
         with pytest.raises(ValueError, match=rf"^{name}: found .*allowed: "):
             function(*arguments)
+
+
+# Weighted
+
+
+def test_weighted_deviations_are_those_of_simulated_scores():
+    q, d = torch.tensor([1.0, 0.6, 0.3, 0.0], dtype=torch.float64), 7
+    problem = draws(d, torch.arange(4), 4)
+    w = scores((problem.U * q[:, None]).mT @ problem.E, problem)
+    right, wrong = weighted_score_deviations(q, torch.arange(4), d)
+    for x in range(4):
+        for j in range(4):
+            expected = right[x, 0] if j == x else wrong[x, j]
+            # as above, halved for a deviation
+            assert w[:, x, j].std().item() == pytest.approx(expected.item(), rel=5 * (2 / DRAWS) ** 0.5, abs=1e-12)
+
+
+def test_equal_weights_are_the_unweighted_memory():
+    tokens, N, d = torch.tensor([3, 0]), 30, 20
+    right, wrong = weighted_score_deviations(torch.full((N,), 1.0, dtype=torch.float64), tokens, d)
+    expected = score_variance(torch.tensor([1.0, 1.0]).double(), N, d, 1.0)
+    assert torch.allclose(right[:, 0] ** 2, expected[0], rtol=1e-12)
+    assert torch.allclose(wrong[:, 1] ** 2, expected[1], rtol=1e-12)
+    # of another class nothing but its own word is written: the same formula, and the same quadrature with other nodes
+    found = predicted_weighted_recall(torch.full((N,), 5.0, dtype=torch.float64), tokens, d)
+    assert torch.allclose(found, predicted_recall(torch.arange(N), N, d)[tokens], rtol=1e-6)
+
+
+def test_the_first_step_of_descent_recalls_what_its_weights_predict():
+    N, d, p = 60, 128, zipf_frequencies(60)
+    batch = AssociationProblem.stack([AssociationProblem.spherical(N, N, d, seed=s, p=p) for s in range(60)])
+    first = gradient_descent(batch, rate=1.0, steps=1, progress=False).tightest_margin[1] > 0
+    expected = predicted_weighted_recall(p, torch.arange(N), d)
+    assert 0.3 < expected.mean() < 0.9
+    # normal scores are an approximation, here to some percent
+    assert abs(float(first.double().mean() / expected.mean()) - 1) < 0.05
+
+
+def test_bad_weights_and_tokens_are_refused():
+    q, tokens = torch.ones(3, dtype=torch.float64), torch.arange(3)
+    for function in (weighted_score_deviations, predicted_weighted_recall):
+        for wrong in (-q, q[:1], q.float()):
+            with refuses("weights"):
+                function(wrong, tokens, 4)
+        with refuses("tokens", found="3"):
+            function(q, tokens + 1, 4)
+        with refuses("d"):
+            function(q, tokens, 0)

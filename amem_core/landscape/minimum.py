@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from amem_core.landscape.sections import planar_gap
+from amem_core.landscape.reading import planar_gap, spread
 from amem_core.problem import AssociationProblem
 
 # an angle (in radians) or a margin (relative to its vectors) below this many roundings counts as zero
@@ -87,7 +87,7 @@ def minimise_loss(problem: AssociationProblem) -> LossMinimum:
     tie = TIE * torch.finfo(p.dtype).eps * v.norm(dim=-1, keepdim=True) * (length / scale)
     error = (p * (m <= tie)).sum(-1)
     v = v / scale
-    W = gap[..., :, None] * (v / c[..., None])[..., None, :]
+    W = spread(v, gap, c)
     return LossMinimum(W, v, loss, error, attained.reshape(batch), residual.reshape(batch))
 
 

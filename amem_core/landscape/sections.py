@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from amem_core.landscape.reading import planar_gap
 from amem_core.memory import loss, zero_one_loss
 from amem_core.problem import AssociationProblem
 from amem_core.validation import require, require_alike, require_floating
@@ -77,15 +78,6 @@ def section(
         rows.append((loss(W, problem), zero_one_loss(W, problem)))
     values, errors = (torch.stack(part) for part in zip(*rows, strict=True))
     return Section(a, b, values, errors)
-
-
-def planar_gap(problem: AssociationProblem) -> tuple[Float[Tensor, "*batch 2"], Float[Tensor, "*batch"]]:
-    """``u_1 - u_2`` and its squared length ``c``; ``ValueError`` unless ``M = d = 2`` and the outputs differ."""
-    require((problem.M, problem.d) == (2, 2), "problem", f"M = {problem.M}, d = {problem.d}", "M = d = 2")
-    gap = problem.U[..., 0, :] - problem.U[..., 1, :]
-    c = gap.square().sum(-1)
-    require(bool((c > 0).all()), "problem", "two equal output embeddings", "u_1 != u_2")
-    return gap, c
 
 
 def checked_origin(

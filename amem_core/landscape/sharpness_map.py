@@ -17,20 +17,8 @@ def sharpness_map(
 ) -> Float[Tensor, "B A"]:
     r"""Sharpness on the plane ``origin + a D_1 + b D_2``, Figure 5 of [CSB24]; row ``j``, column ``i`` as ``section``.
 
-    Parameters
-    ----------
-    problem : one problem, any N, M, d
-    directions : (2, d, d) the matrices ``D_1``, ``D_2``
-    a, b : (A,) and (B,) coordinates
-    origin : (d, d), zero by default
+    Takes, and refuses, the arguments of ``section``.
 
-    Raises
-    ------
-    ValueError
-        For a batch of problems, and directions, coordinates or an origin of the wrong shape or type.
-
-    Examples
-    --------
     >>> from amem_core.landscape import planar_directions
     >>> problem, line = AssociationProblem.two_tokens(0.0, 0.5), torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
     >>> sharpness_map(problem, planar_directions(problem), line, line)[1, 1].item()  # c p / 4

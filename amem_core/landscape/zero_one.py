@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from amem_core.landscape.minimum import signed_tokens
-from amem_core.landscape.sections import planar_gap
+from amem_core.landscape.reading import planar_gap, spread
 from amem_core.problem import AssociationProblem
 
 # arcs narrower than this many roundings of a radian have no width
@@ -43,17 +43,8 @@ def minimise_zero_one(problem: AssociationProblem) -> ZeroOneMinimum:
     roundings (6e-14 radians in float64) count as ends. Among arcs equal within 4 N roundings the widest wins, then
     the first.
 
-    Parameters
-    ----------
-    problem : ``M = d = 2``, with any batch
+    Takes the problems of ``minimise_loss``; ``ValueError`` for others.
 
-    Raises
-    ------
-    ValueError
-        For other dimensions, and equal outputs.
-
-    Examples
-    --------
     >>> p = torch.tensor([0.4, 0.3, 0.3], dtype=torch.float64)
     >>> best = minimise_zero_one(AssociationProblem.planar(torch.tensor([0.0, -0.6, 0.6]), torch.tensor([0, 1, 1]), p))
     >>> round(best.zero_one_loss.item(), 12), best.recalled.tolist()  # the minimiser of the loss has 0.4
@@ -77,5 +68,4 @@ def minimise_zero_one(problem: AssociationProblem) -> ZeroOneMinimum:
     angle = (ends + width / 2).take_along_dim(first, -1)[..., 0].remainder(2 * math.pi)
     v = torch.stack([angle.cos(), angle.sin()], -1)
     recalled = (Z @ v[..., None])[..., 0] > NARROW / 8 * eps * length
-    W = gap[..., :, None] * (v / c[..., None])[..., None, :]
-    return ZeroOneMinimum((p * ~recalled).sum(-1), angle, W, recalled)
+    return ZeroOneMinimum((p * ~recalled).sum(-1), angle, spread(v, gap, c), recalled)

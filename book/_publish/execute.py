@@ -115,12 +115,9 @@ def isolate() -> None:
 
 
 def prepare(notebooks: list[Path]) -> None:
-    """Copy the chapters to run, and what they read, to build/executed; forget chapters that are gone."""
+    """Copy the chapters to run to build/executed; forget chapters that are gone."""
     EXECUTED.mkdir(parents=True, exist_ok=True)
     (EXECUTED / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-    shutil.rmtree(EXECUTED / "recorded", ignore_errors=True)
-    if (BOOK / "recorded").is_dir():
-        shutil.copytree(BOOK / "recorded", EXECUTED / "recorded")
     for notebook in notebooks:
         shutil.copyfile(notebook, executed_copy(notebook))
     forget({copy.name for copy in EXECUTED.glob("*.ipynb")} - {notebook.name for notebook in chapters()})
