@@ -6,17 +6,24 @@ const BOXES = [
   ".pst-scrollable-table-container", ".amem-figure", ".amem-scroll",
 ].map((name) => `.bd-article ${name}`).join(",");
 
+// What is seen of a formula in a line is its container: the hidden MathML beside it may be wider.
+function content(box) {
+  const formula = box.matches("span.math") && box.querySelector("mjx-container");
+  return formula ? formula.getBoundingClientRect().width : box.scrollWidth;
+}
+
 // Whether there is more to the right: the style sheet fades that edge.
 function ended(box) {
-  const left = box.scrollWidth - box.clientWidth - box.scrollLeft;
+  const left = content(box) - box.clientWidth - box.scrollLeft;
   box.dataset.amemScroll = left > 4 ? "more" : "";
 }
 
 function mark(box) {
   // wider than its place now, or than the column of a phone, to which the window may be turned at any time
-  const width = Math.max(box.scrollWidth, box.getBoundingClientRect().width);
-  const scrolls = box.clientWidth > 0 && box.scrollWidth > box.clientWidth + 1;
-  const wide = width > 240 || scrolls || box.scrollHeight > box.clientHeight + 1;
+  const width = Math.max(content(box), box.getBoundingClientRect().width);
+  const scrolls = box.clientWidth > 0 && content(box) > box.clientWidth + 1;
+  const high = !box.matches("span.math") && box.scrollHeight > box.clientHeight + 1;
+  const wide = width > 240 || scrolls || high;
   if (wide && !box.hasAttribute("tabindex")) {
     box.tabIndex = 0;
     box.addEventListener("scroll", () => ended(box), { passive: true });

@@ -126,6 +126,17 @@
     return found;
   },
 
+  // The edge of a formula fades where it goes on to the right; one that is seen whole must not.
+  faded() {
+    const found = [];
+    for (const node of this.main().querySelectorAll("span.math")) {
+      const box = node.getBoundingClientRect(), formula = node.querySelector("mjx-container").getBoundingClientRect();
+      const fades = getComputedStyle(node).maskImage !== "none";
+      if (fades && formula.right <= box.right + 4) found.push(`fades though seen whole: "${node.textContent.slice(0, 20)}" at ${this.where(node)}`);
+    }
+    return found;
+  },
+
   // In the dark theme nothing large may keep a light background.
   lightCards() {
     const found = [];

@@ -16,7 +16,7 @@ KINDS = {
     "markup": "TeX or MyST left as text",
     "alternatives": "pictures without alternative text",
     "dark": "light cards in the dark theme",
-    "phone": "wider than a phone's window, or scrolling only by mouse",
+    "phone": "wider than a phone's window, scrolling only by mouse, or fading though whole",
     "axe": "WCAG A and AA faults",
 }
 # Faults of the theme's own parts, which the book does not write: (axe rule, where, why it is left).
@@ -71,6 +71,8 @@ def read_page(visit: browser.Visit, name: str, report: Report, shots: Path | Non
     visit.width(PHONE)
     report.add("phone", name, visit.probe("overflow"))
     report.add("phone", name, visit.probe("mouseOnly"))
+    visit.probe("settle")  # the observers of sizes have spoken
+    report.add("phone", name, visit.probe("faded"))
     shoot(visit, shots, f"{label}-phone")
 
 

@@ -40,6 +40,10 @@ FAULTS = {
     '<svg id="mute" width="90" height="50"><path d="M0 0L9 9"/></svg>': ("alternatives", "svg#mute"),
     '<div id="card" style="background:#fff;color:#000;width:200px;height:90px">card</div>': ("dark", "div#card"),
     '<div id="wide" style="width:900px">wide</div>': ("phone", "div#wide"),
+    '<p id="dim"><span class="math notranslate" style="mask-image:linear-gradient(#000,#0000)">\\(y\\)</span></p>': (
+        "phone",
+        "fades though seen whole",
+    ),
     '<p style="color:#ccc;background:#fff">pale</p>': ("axe", "color-contrast"),
     "<button></button>": ("axe", "button-name"),
     '<div id="box" style="overflow:auto;width:90px"><i style="padding:99px">box</i></div>': ("phone", "div#box"),
