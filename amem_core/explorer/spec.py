@@ -1,13 +1,8 @@
 """The parts an explorer is declared with: parameters and views.
 
-A view names what it draws; the data come with each *frame*, a dictionary keyed by view:
-
-- ``lines``: ``{"series": [{"name", "x", "y", "color", "dash"?}, ...]}``
-- ``bars``: ``{"labels", "values", "colors"?}``
-- ``heat``, ``matrix``: ``{"z": rows, "x"?, "y"?, "labels"?}``
-
-and two entries for the reader: ``"regime"``, a sentence, and ``"readout"``, pairs of a symbol
-(``"m_1"`` is set with a subscript) and its value.
+A view names what it draws; the data come with each *frame*, a dictionary keyed by view (its entries are told with
+``view``), and two entries for the reader: ``"regime"``, a sentence, and ``"readout"``, pairs of a symbol (``"m_1"`` is
+set with a subscript) and its value. A view of kind ``"sequence"`` is hidden where a frame has nothing for it.
 """
 
 import itertools
@@ -61,20 +56,22 @@ class Parameter:
 
 
 def view(kind: str, name: str, title: str, **options: Any) -> dict[str, Any]:
-    """One view of an explorer. ``x`` and ``y`` label the axes; further options by kind:
+    """One view of an explorer. ``x`` and ``y`` label the axes; by kind, the frame's entry and further options:
 
-    - ``"lines"`` (time series): ``log_x``, ``log_y``, ``toggles`` (axes the reader may switch, such as
-      ``["y"]``), ``range`` (of y), ``cursor=False``; in planar explorers ``source`` (``"loss"``,
-      ``"accuracy"``, ``"margins"``), ``names`` and ``in_time`` (abscissa rate times step)
-    - ``"plane"`` of ``W^T(u_1 - u_2)`` (level lines, regions of the 0-1 loss, trajectory, handles):
-      ``radius``, ``levels``, ``tips`` (labels of the arrows, one a token)
-    - ``"bars"``: ``range``, ``bind`` (a list in the state, such as ``"p"``, which the bars then set)
-    - ``"heat"``: ``range``, ``unit``, ``log_x``, ``log_y``, ``bind={"x": p, "y": q}`` (a crosshair)
-    - ``"matrix"`` (Gram, attention; diverging colours around 0, first row on top): ``range``
+    - ``"lines"``, ``{"series": [{"name", "x", "y", "color", "dash"?}, ...]}``: ``log_x``, ``log_y``, ``toggles`` (axes
+      the reader may switch, such as ``["y"]``), ``range`` (of y), ``cursor=False``; in planar explorers ``source``
+      (``"loss"``, ``"accuracy"``, ``"margins"``), ``names`` and ``in_time`` (abscissa rate times step)
+    - ``"plane"`` of ``W^T(u_1 - u_2)`` (planar explorers only): ``radius``, ``levels``, ``tips`` (labels of the arrows)
+    - ``"bars"``, ``{"labels", "values", "colors"?}``: ``range``, ``bind`` (a list in the state, such as ``"p"``)
+    - ``"heat"``, ``{"z": rows, "x"?, "y"?, "labels"?}``: ``range``, ``unit``, ``log_x``, ``log_y``, ``bind`` (a
+      crosshair: ``{"x": p, "y": q}``)
+    - ``"matrix"``, as heat (diverging colours around 0, first row on top): ``range``
+    - ``"sequence"``, ``{"tokens", "marks", "reads", "predicted"?}``: a text whose cursor is the time (``steps``: its
+      length less 1). Marks: ``k`` for the k-th trigger, ``-k`` for its output, or 0; reads: see ``induction.strongest``
 
     >>> view("bars", "freq", "frequencies", bind="p")["bind"]
     'p'
     """
-    kinds = ("lines", "plane", "bars", "heat", "matrix")
+    kinds = ("lines", "plane", "bars", "heat", "matrix", "sequence")
     require(kind in kinds, "kind", repr(kind), ", ".join(kinds))
     return {"type": kind, "id": name, "title": title, **options}

@@ -17,7 +17,7 @@ from amem_core.explorer.spec import Parameter
 from amem_core.plots import PALETTE, to_svg
 from amem_core.validation import require
 
-ORDER = ("dom", "planar", "lines", "plane", "bars", "heat", "explorer")
+ORDER = ("dom", "planar", "lines", "plane", "bars", "heat", "sequence", "explorer")
 _here = files("amem_core.explorer")
 # every page carries the source: without indentation and lines that are comments it is a fifth shorter
 _source = "\n".join((_here / "js" / f"{part}.js").read_text(encoding="utf-8") for part in ORDER)

@@ -3,13 +3,11 @@
 Letters: ``R`` recorded steps, ``N`` tokens, ``T`` positions. Step ``s`` computes loss and gradients at the weights
 after ``s`` updates; the records of step ``s`` are of these weights, those of the last step after all updates.
 
-A checkpoint holds weights, momenta, the generator's state and all records. It is written under another name and
-renamed, so that there is a whole one at any moment; a run that goes on from it on a CPU, with as many processes and the
-same chunk, ends bit for bit as if it had never been stopped.
+A checkpoint (:mod:`amem_core.induction.checkpoint`) holds weights, momenta, the generator's state and all records; a
+run that goes on from it on a CPU, with as many processes and the same chunk, ends bit for bit as if it had never been
+stopped.
 """
 
-import hashlib
-import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from amem_core.induction.checkpoint import checkpoint_path, read_checkpoint, write_checkpoint
 from amem_core.induction.distributed import Sums, Team, team
 from amem_core.induction.fast import loss_and_gradients
 from amem_core.induction.features import features_loss_and_gradient, fixed_features
@@ -28,8 +27,6 @@ from amem_core.induction.presets import TrainingConfig
 from amem_core.induction.probes import margins, recall_probes
 from amem_core.induction.task import Sequences
 from amem_core.validation import finite, require, require_count
-
-MAGIC = b"amem training checkpoint 1\n"  # then 64 hexadecimal digits, SHA-256 of the rest
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +78,8 @@ class State:
 
     def record(self, values: dict[str, Tensor]) -> None:
         """One row of the history."""
+        known = not self.steps or set(values) == set(self.history)
+        require(known, "observe", sorted(values), f"what is recorded so far, {sorted(self.history)}")
         self.steps.append(self.step)
         for name, value in values.items():
             self.history.setdefault(name, []).append(value.detach().cpu())
@@ -94,6 +93,7 @@ def train(
     checkpoint_every: int = 50,
     chunk: int | None = None,
     progress: bool = True,
+    observe: Callable[[Weights], dict[str, Tensor]] | None = None,
 ) -> Run:
     """Train the simplified transformer; under ``torchrun``, on all processes together.
 
@@ -105,12 +105,14 @@ def train(
     checkpoint_every : steps between two checkpoints; the end is written too
     chunk : sequences that are worked on together, as in ``loss_and_gradients``
     progress : show a bar
+    observe : more tensors by name to be recorded, as a function of the weights
 
     Raises
     ------
     ValueError
         For a checkpoint that is damaged, of another run or no checkpoint at all (it stays as it is), a folder that
-        does not exist, fewer sequences than processes, processes that see different checkpoints.
+        does not exist, fewer sequences than processes, processes that see different checkpoints, a run that goes on
+        with other things observed.
     OverflowError
         When loss, a gradient or a weight leaves the range of the dtype; the step is named.
 
@@ -124,11 +126,8 @@ def train(
     require(isinstance(config, TrainingConfig), "config", type(config).__name__, "a TrainingConfig")
     for name, count in (("checkpoint_every", checkpoint_every), ("chunk", 1 if chunk is None else chunk)):
         require_count(name, count)
-    named = checkpoint is None or isinstance(checkpoint, str | os.PathLike)
-    require(named, "checkpoint", repr(checkpoint), "the path of a file, or None")
-    path = None if checkpoint is None else Path(checkpoint)
-    if path is not None:
-        require(path.parent.is_dir(), "checkpoint", str(path), "a file in a folder that exists")
+    require(observe is None or callable(observe), "observe", repr(observe), "a function of the weights, or None")
+    path = checkpoint_path(checkpoint)
     held = _read(path, config) if path is not None and path.exists() else None
     us, place = team(device)
     for name in ("sequences", "held_out"):
@@ -138,7 +137,7 @@ def train(
     if held is not None:
         _restore(state, held, place)
     us.require_agreement("checkpoint", state.step, place)
-    _descend(config, state, us, place, path, checkpoint_every, chunk, progress)
+    _descend(config, state, us, place, path, checkpoint_every, chunk, progress, observe)
     us.wait()  # for the last checkpoint
     history = {name: torch.stack(rows) for name, rows in state.history.items()}
     return Run(config, state.weights, torch.tensor(state.steps), history)
@@ -153,6 +152,7 @@ def _descend(
     checkpoint_every: int,
     chunk: int | None,
     progress: bool,
+    observe: Callable[[Weights], dict[str, Tensor]] | None,
 ) -> None:
     """From the state's step to the end, the last record included."""
     task, options = config.task, {"chunk": chunk, "tf32": config.tf32}
@@ -174,7 +174,8 @@ def _descend(
             try:
                 found = us.mean(*evaluate(state.weights))
                 if last or state.step % config.record_every == 0:
-                    state.record(_observe(config, state.weights, found, held_out, us, options))
+                    more = {} if observe is None else observe(state.weights)
+                    state.record(_observe(config, state.weights, found, held_out, us, options) | more)
                 if not last:
                     state.update(config, found[1])
             except OverflowError as error:
@@ -217,9 +218,8 @@ def _observe(
 
 
 def _write(path: Path, config: TrainingConfig, state: State) -> None:
-    """The state as a file that is whole at any moment."""
+    """The state as a checkpoint."""
     content = {
-        "digest": config.digest,
         "step": state.step,
         "weights": {name: getattr(state.weights, name).cpu() for name in state.momenta},
         "momenta": {name: momentum.cpu() for name, momentum in state.momenta.items()},
@@ -227,29 +227,12 @@ def _write(path: Path, config: TrainingConfig, state: State) -> None:
         "steps": torch.tensor(state.steps, dtype=torch.int64),
         "history": {name: torch.stack(rows) for name, rows in state.history.items()},
     }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    payload, part = buffer.getvalue(), path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(MAGIC + hashlib.sha256(payload).hexdigest().encode() + payload)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    write_checkpoint(path, config.digest, content)
 
 
 def _read(path: Path, config: TrainingConfig) -> dict:
     """What a checkpoint of this run holds, or ``ValueError``; the file stays as it is."""
-    require(path.is_file(), "checkpoint", str(path), "a file")
-    content = path.read_bytes()
-    require(content.startswith(MAGIC), "checkpoint", f"{path}, no checkpoint of this version", "one written by train")
-    begin = len(MAGIC) + 64
-    digits, payload = content[len(MAGIC) : begin], content[begin:]
-    whole = hashlib.sha256(payload).hexdigest().encode() == digits
-    require(whole, "checkpoint", f"{path}, truncated or damaged ({len(content)} bytes)", "a whole file, or none")
-    held = torch.load(io.BytesIO(payload), weights_only=True)
-    same = held["digest"] == config.digest
-    require(same, "checkpoint", f"{path}, of another configuration", "one of this configuration, or a new name")
-    return held
+    return read_checkpoint(path, config.digest)
 
 
 def _restore(state: State, held: dict, device: torch.device) -> None:
