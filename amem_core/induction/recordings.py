@@ -33,9 +33,16 @@ class Recording:
 
 
 def _figure_7_top() -> Recording:
+    return Recording("Figure 7, top: gradient descent on W_O2 alone, fixed sequences", _top())
+
+
+def _figure_7_top_flat() -> Recording:
+    return Recording("Figure 7, top, with attention that is flat: W_K1 and W_K2 are zero", _top(zero=("W_K1", "W_K2")))
+
+
+def _top(**changes: object) -> tuple[TrainingConfig, ...]:
     each = itertools.product(RATES["output"], (0, 1, 2))
-    runs = tuple(_seeded("output", "paper", seed, rate=rate) for rate, seed in each)
-    return Recording("Figure 7, top: gradient descent on W_O2 alone, fixed sequences", runs)
+    return tuple(_seeded("output", "paper", seed, rate=rate, **changes) for rate, seed in each)
 
 
 def _figure_7_bottom() -> Recording:
@@ -109,6 +116,7 @@ def _layers() -> Recording:
 
 RECORDINGS: dict[str, Callable[[], Recording]] = {
     "figure-7-top": _figure_7_top,
+    "figure-7-top-flat": _figure_7_top_flat,
     "figure-7-bottom": _figure_7_bottom,
     "figure-7-seeds": _figure_7_seeds,
     "induction-joint": _joint,
