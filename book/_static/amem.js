@@ -24,9 +24,9 @@ function mark(box) {
   const scrolls = box.clientWidth > 0 && content(box) > box.clientWidth + 1;
   const high = !box.matches("span.math") && box.scrollHeight > box.clientHeight + 1;
   const wide = width > 240 || scrolls || high;
-  if (wide && !box.hasAttribute("tabindex")) {
-    box.tabIndex = 0;
-    box.addEventListener("scroll", () => ended(box), { passive: true });
+  if (wide) {
+    box.tabIndex = 0; // the theme, too, sets it, later
+    if (!("amemScroll" in box.dataset)) box.addEventListener("scroll", () => ended(box), { passive: true });
     ended(box);
   } else if (!wide && "amemScroll" in box.dataset) {
     box.removeAttribute("tabindex");

@@ -69,9 +69,9 @@ def read_page(visit: browser.Visit, name: str, report: Report, shots: Path | Non
     shoot(visit, shots, f"{label}-dark")
     visit.theme("light")
     visit.width(PHONE)
+    visit.probe("settle")  # the observers of sizes have spoken
     report.add("phone", name, visit.probe("overflow"))
     report.add("phone", name, visit.probe("mouseOnly"))
-    visit.probe("settle")  # the observers of sizes have spoken
     report.add("phone", name, visit.probe("faded"))
     shoot(visit, shots, f"{label}-phone")
 
