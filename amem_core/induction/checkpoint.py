@@ -8,14 +8,39 @@ old file or the new one.
 import hashlib
 import io
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from amem_core.validation import require
 
 MAGIC = b"amem training checkpoint 1\n"
+
+
+@dataclass(kw_only=True)
+class Records:
+    """The next step of a run, and what was recorded so far: the part of its state that every training has.
+
+    >>> records = Records(step=3)
+    >>> records.record({"loss": torch.tensor(0.5)})
+    >>> records.steps, records.history
+    ([3], {'loss': [tensor(0.5000)]})
+    """
+
+    step: int = 0
+    steps: list[int] = field(default_factory=list)
+    history: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def record(self, values: dict[str, Tensor]) -> None:
+        """One row of the history; ``ValueError`` when other things were recorded before."""
+        known = not self.steps or set(values) == set(self.history)
+        require(known, "observe", sorted(values), f"what is recorded so far, {sorted(self.history)}")
+        self.steps.append(self.step)
+        for name, value in values.items():
+            self.history.setdefault(name, []).append(value.detach().cpu())
 
 
 def checkpoint_path(checkpoint: object) -> Path | None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from amem_core.induction.checkpoint import checkpoint_path, read_checkpoint, write_checkpoint
+from amem_core.induction.checkpoint import Records, checkpoint_path, read_checkpoint, write_checkpoint
 from amem_core.induction.distributed import team
 from amem_core.induction.general import GeneralConfig, GeneralTransformer
 from amem_core.induction.task import Sequences
@@ -117,15 +117,12 @@ def accuracy_interval(
 
 
 @dataclass
-class _State:
+class _State(Records):
     """All that changes during a run: what a checkpoint holds."""
 
     model: GeneralTransformer
     optimiser: torch.optim.AdamW
     generator: torch.Generator
-    step: int = 0  # the next one
-    steps: list[int] = field(default_factory=list)
-    history: dict[str, list[Tensor]] = field(default_factory=dict)
     maps: list[Tensor] = field(default_factory=list)
     predicted: list[Tensor] = field(default_factory=list)
 
@@ -143,14 +140,6 @@ class _State:
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
-
-    def record(self, values: dict[str, Tensor]) -> None:
-        """One row of the history."""
-        known = not self.steps or set(values) == set(self.history)
-        require(known, "observe", sorted(values), f"what is recorded so far, {sorted(self.history)}")
-        self.steps.append(self.step)
-        for name, value in values.items():
-            self.history.setdefault(name, []).append(value.detach().cpu())
 
     def write(self, path: Path, config: GeneralConfig) -> None:
         """A checkpoint."""

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from amem_core.induction.checkpoint import checkpoint_path, read_checkpoint, write_checkpoint
+from amem_core.induction.checkpoint import Records, checkpoint_path, read_checkpoint, write_checkpoint
 from amem_core.induction.distributed import Sums, Team, team
 from amem_core.induction.fast import loss_and_gradients
 from amem_core.induction.features import features_loss_and_gradient, fixed_features
@@ -50,22 +50,19 @@ class Run:
 
 
 @dataclass
-class State:
+class State(Records):
     """All that changes during a run: what a checkpoint holds."""
 
-    step: int  # the next one
     weights: Weights
     momenta: dict[str, Tensor]
     generator: torch.Generator
-    steps: list[int]
-    history: dict[str, list[Tensor]]
 
     @classmethod
     def at_the_start(cls, config: TrainingConfig, device: torch.device) -> "State":
         """Nothing learned, nothing recorded."""
         weights = config.weights(device)
         momenta = {name: torch.zeros_like(getattr(weights, name)) for name in TRAINED if name in config.trained}
-        return cls(0, weights, momenta, torch.Generator().manual_seed(config.seed_data), [], {})
+        return cls(weights, momenta, torch.Generator().manual_seed(config.seed_data))
 
     def update(self, config: TrainingConfig, gradients: dict[str, Tensor]) -> None:
         """One step of descent."""
@@ -75,14 +72,6 @@ class State:
             momentum.mul_(config.momentum).add_(gradients[name]).add_(W, alpha=config.weight_decay)
             changed[name] = finite(name, W - config.rate * momentum)
         self.weights = self.weights.replace(**changed)
-
-    def record(self, values: dict[str, Tensor]) -> None:
-        """One row of the history."""
-        known = not self.steps or set(values) == set(self.history)
-        require(known, "observe", sorted(values), f"what is recorded so far, {sorted(self.history)}")
-        self.steps.append(self.step)
-        for name, value in values.items():
-            self.history.setdefault(name, []).append(value.detach().cpu())
 
 
 def train(
