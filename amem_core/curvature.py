@@ -237,7 +237,7 @@ def _largest_by_lanczos(W: Tensor, E: Tensor, U: Tensor, p: Tensor, tolerance: f
     if scale == 0:
         return like.new_zeros(())
     first = first / largest
-    return like.new_tensor(scale * _arpack(partial(product, scale=scale), first / first.norm(), tolerance))
+    return like.new_tensor(scale * lanczos(partial(product, scale=scale), first / first.norm(), tolerance)[0])
 
 
 def _start(E: Tensor, U: Tensor, p: Tensor, top: Tensor, others: Tensor) -> Tensor:
@@ -255,17 +255,29 @@ def _start(E: Tensor, U: Tensor, p: Tensor, top: Tensor, others: Tensor) -> Tens
     return _outer(a, b).flatten() + 1e-3 * noise / noise.norm()
 
 
-def _arpack(product: Callable[[Tensor], Tensor], start: Tensor, tolerance: float) -> float:
-    """Largest eigenvalue of an operator that is about 1 in size: ARPACK's stopping rule is absolute below 1e-11."""
+def lanczos(
+    product: Callable[[Tensor], Tensor], start: Tensor, tolerance: float, *, vector: bool = False
+) -> tuple[float, Tensor | None]:
+    """Largest eigenvalue of a symmetric operator that is about 1 in size, and if wanted its eigenvector of norm 1.
+
+    ARPACK's stopping rule is relative to the eigenvalue, and absolute below 1e-11; ``RuntimeError`` where it fails.
+
+    >>> diagonal = torch.tensor([1.0, 3.0, 2.0], dtype=torch.float64)
+    >>> round(lanczos(lambda v: diagonal * v, torch.ones_like(diagonal), 1e-9)[0], 6)
+    3.0
+    """
     n = len(start)
 
     def apply(v: object) -> object:
         return product(torch.as_tensor(v, device=start.device)).cpu().numpy()
 
     operator = LinearOperator((n, n), matvec=apply, dtype="float64")
+    options = {"k": 1, "which": "LA", "tol": tolerance, "ncv": min(n, 20), "return_eigenvectors": vector}
     try:
-        options = {"k": 1, "which": "LA", "tol": tolerance, "ncv": 20, "return_eigenvectors": False}
-        return float(eigsh(operator, v0=start.cpu().numpy(), **options)[0])
+        found = eigsh(operator, v0=start.cpu().numpy(), **options)
     except ArpackNoConvergence as error:
         message = f"sharpness: Lanczos iterations did not reach tolerance = {tolerance} ({error}); use a larger one"
         raise RuntimeError(message) from error
+    if not vector:
+        return float(found[0]), None
+    return float(found[0][0]), torch.as_tensor(found[1][:, 0], device=start.device)

@@ -169,15 +169,17 @@ def test_orders_of_growth_from_zero(orthonormal):
 # ---- readings ----
 
 
-@given(st.lists(st.floats(0, 5), min_size=1, max_size=30), st.floats(0.1, 2))
-def test_spikes_by_hand(curve, height):
-    lowest, count, inside = curve[0], 0, False
-    for value in curve:
-        lowest = min(lowest, value)
-        if not inside and value - lowest >= height:
-            count, inside = count + 1, True
-        inside = inside and value - lowest > height / 2
-    assert spikes(np.array([curve]), height).tolist() == [count]
+@given(
+    height=st.sampled_from([0.3, 1.0, 2.5]),
+    bumps=st.lists(st.tuples(st.sampled_from([0.1, 0.4, 0.9, 1.1, 1.5, 8.0]), st.booleans()), max_size=8),
+)
+def test_spikes_are_the_planted_bumps_that_are_high_enough(height, bumps):
+    """On a falling line: single peaks, and peaks that dip to .7 of their height and rise again, which are one."""
+    rise = [0.0]
+    for size, double in bumps:
+        rise += [size * height, 0.7 * size * height, size * height, 0.0] if double else [size * height, 0.0]
+    curve = np.array(rise) - 1e-6 * np.arange(len(rise))
+    assert spikes(curve[None], height).tolist() == [sum(size > 1 for size, _ in bumps)]
 
 
 def test_first_time_is_where_the_curve_crosses():

@@ -11,9 +11,9 @@ linear in ``W_O2``, so that with :math:`q_n` the probabilities at position ``n``
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
+from amem_core.curvature import lanczos
 from amem_core.induction.fast import exact_products
 from amem_core.induction.features import ROWS, ROWS_ELSEWHERE, Features
 from amem_core.validation import finite, require, require_alike, require_floating, require_positive
@@ -77,23 +77,18 @@ def features_sharpness(
     """
     _require_fit("W_O2", W_O2, features)
     tolerance, d = require_positive("tolerance", tolerance), len(W_O2)
-    start = np.random.default_rng(0).standard_normal(d * d)
 
-    def apply(v: np.ndarray) -> np.ndarray:
-        V = torch.as_tensor(v.reshape(d, d)).to(W_O2)
-        return features_hessian_product(W_O2, features, V).double().cpu().numpy().ravel()
+    def product(v: Tensor) -> Tensor:
+        return features_hessian_product(W_O2, features, v.reshape(d, d).to(W_O2)).double().flatten()
 
+    start = torch.from_numpy(np.random.default_rng(0).standard_normal(d * d)).to(W_O2.device)
+    first = product(start)
     if d == 1:  # no iterations are needed, and ARPACK wants two dimensions
-        return float(apply(np.ones(1))[0]), torch.ones_like(W_O2)
-    first = apply(start)
+        return (first / start).item(), torch.ones_like(W_O2)
     if not first.any():  # in general position, so that the Hessian is zero
-        return 0.0, torch.as_tensor(start / np.linalg.norm(start)).reshape(d, d).to(W_O2)
-    operator = LinearOperator((d * d, d * d), matvec=apply, dtype="float64")
-    try:
-        values, vectors = eigsh(operator, k=1, which="LA", tol=tolerance, v0=first / np.linalg.norm(first))
-    except ArpackNoConvergence as error:
-        raise RuntimeError(f"sharpness: the iterations did not reach tolerance = {tolerance} ({error})") from error
-    return float(values[0]), torch.as_tensor(vectors[:, 0].reshape(d, d)).to(W_O2)
+        return 0.0, (start / start.norm()).reshape(d, d).to(W_O2)
+    value, V = lanczos(product, first / first.norm(), tolerance, vector=True)
+    return value, V.reshape(d, d).to(W_O2)
 
 
 def _require_fit(name: str, matrix: Tensor, features: Features) -> None:
