@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from amem_core import __version__
+from amem_core.files import npz_bytes, replace_files
 from amem_core.validation import require
 
 HOME = Path(__file__).resolve().parents[1] / "book" / "recorded"  # in a checkout
@@ -50,7 +51,7 @@ def load(name: str, folder: str | os.PathLike | None = None) -> tuple[dict[str, 
 
 
 def save(name: str, arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any], folder: str | os.PathLike) -> None:
-    """Write both files of a recording, each under another name first; hash, versions and hardware are added.
+    """Write both files of a recording, each under another name first; versions and the hash are added.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -59,17 +60,9 @@ def save(name: str, arrays: Mapping[str, np.ndarray], provenance: Mapping[str, A
     array([0, 1, 2])
     """
     npz, words = (Path(folder) / f"{name}.{kind}" for kind in ("npz", "json"))
-    part = npz.with_name(npz.name + ".part")
-    with part.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    digest = hashlib.sha256(part.read_bytes()).hexdigest()
-    everything = {**provenance, "versions": versions(), "npz_sha256": digest}
-    beside = words.with_name(words.name + ".part")
-    beside.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, npz)
-    os.replace(beside, words)
+    content = npz_bytes(arrays)
+    everything = {"versions": versions(), **provenance, "npz_sha256": hashlib.sha256(content).hexdigest()}
+    replace_files({npz: content, words: (json.dumps(everything, indent=1) + "\n").encode()})
 
 
 def versions() -> dict[str, str]:

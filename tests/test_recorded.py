@@ -12,6 +12,7 @@ import torch
 
 from amem_core import AssociationProblem, loss, tightest_margin
 from amem_core.dynamics import gradient_descent
+from amem_core.files import npz_bytes, replace_files
 from amem_core.landscape import separable
 
 RECORDED = Path(__file__).resolve().parents[1] / "book" / "recorded"
@@ -99,15 +100,15 @@ def test_what_other_settings_or_code_have_made_is_not_read(script, tmp_path, mon
 
 def test_a_writer_that_fails_leaves_the_old_file(script, tmp_path, monkeypatch):
     path = tmp_path / "run.npz"
-    script.save(path, {"a": np.arange(3)})
+    replace_files({path: npz_bytes({"a": np.arange(3)})})
 
     def failing(file, **arrays):
         file.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(script.np, "savez_compressed", failing)
+    monkeypatch.setattr(np, "savez_compressed", failing)
     with pytest.raises(OSError, match="disk full"):
-        script.save(path, {"a": np.arange(4)})
+        replace_files({path: npz_bytes({"a": np.arange(4)})})
     assert np.load(path)["a"].tolist() == [0, 1, 2]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from amem_core.files import replace_files
 from amem_core.validation import require
 
 MAGIC = b"amem training checkpoint 1\n"
@@ -69,12 +70,8 @@ def write_checkpoint(path: Path, digest: str, content: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save({"digest": digest, **content}, buffer)
-    payload, part = buffer.getvalue(), path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(MAGIC + hashlib.sha256(payload).hexdigest().encode() + payload)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    payload = buffer.getvalue()
+    replace_files({path: MAGIC + hashlib.sha256(payload).hexdigest().encode() + payload})
 
 
 def read_checkpoint(path: Path, digest: str) -> dict[str, Any]:

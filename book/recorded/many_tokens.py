@@ -17,8 +17,6 @@ import argparse
 import hashlib
 import inspect
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +27,8 @@ import scipy
 import torch
 from tqdm.auto import tqdm
 
-from amem_core import AssociationProblem, __version__, zipf_frequencies
+from amem_core import AssociationProblem, recorded, zipf_frequencies
+from amem_core.files import npz_bytes, replace_files
 from amem_core.landscape import separable
 from amem_core.memory import gradient_of, residuals, scores_of, tightest_of, token_losses
 
@@ -72,16 +71,6 @@ def measure(w: torch.Tensor, problem: AssociationProblem) -> dict[str, np.ndarra
     return row | {"recalled": np.packbits((m > 0).cpu().numpy())}
 
 
-def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an npz under another name and rename it: an interruption leaves the old file or the new one."""
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
 def digest(functions: Sequence[Callable], **settings: object) -> str:
     """SHA-256 of what the numbers follow from: settings, versions and the text of the code that computes them.
 
@@ -96,8 +85,7 @@ def digest(functions: Sequence[Callable], **settings: object) -> str:
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages."""
-    packages = {"torch": torch.__version__, "numpy": np.__version__, "scipy": scipy.__version__}
-    return {"python": platform.python_version(), "amem_core": __version__, **packages}
+    return {**recorded.versions(), "scipy": scipy.__version__}
 
 
 def resume(checkpoint: Path) -> tuple[np.ndarray | None, int, float, list[dict[str, np.ndarray]]]:
@@ -126,7 +114,7 @@ def descend(
     def keep() -> dict[str, np.ndarray]:
         arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         arrays["seconds"] = np.array(time.process_time() - begin)
-        save(checkpoint, arrays | {"W": W.cpu().numpy(), "t": np.array(t)})
+        replace_files({checkpoint: npz_bytes(arrays | {"W": W.cpu().numpy(), "t": np.array(t)})})
         return arrays
 
     while len(rows) < len(times):
@@ -205,20 +193,13 @@ def separability(cells: Sequence[tuple[int, int, int]], folder: Path) -> dict[st
     for row, (d, N, draws) in enumerate(tqdm(cells, desc="cells")):
         checkpoint = folder / f"separable-{d}-{N}-{draws}-{made_by[:16]}.npz"
         if not checkpoint.exists():
-            save(checkpoint, {"found": solve(d, N, draws)})
+            replace_files({checkpoint: npz_bytes({"found": solve(d, N, draws)})})
         with np.load(checkpoint) as old:
             bits[row, :draws] = old["found"]
     return {"cells": np.array(cells), "separable": np.packbits(bits, axis=1), "cells_digest": np.array(made_by)}
 
 
-def hardware(device: str) -> str:
-    """The machine in plain words, without its name."""
-    if device == "cuda":
-        return f"one GPU, {torch.cuda.get_device_name()}"
-    return f"{torch.get_num_threads()} thread(s) on an {platform.machine()} processor with {os.cpu_count()} cores"
-
-
-def provenance(device: str, kept: dict[str, np.ndarray], npz: Path) -> dict:
+def provenance(device: str, kept: dict[str, np.ndarray]) -> dict:
     """How the numbers came about."""
     columns = (kept[name].tolist() for name in ("d", "rate", "seed", "seconds", "digest"))
     rows = list(zip(*columns, strict=True))
@@ -229,7 +210,6 @@ def provenance(device: str, kept: dict[str, np.ndarray], npz: Path) -> dict:
         "also": "separability, by linear programme, of N = M tokens with random embeddings: seeds 0, 1, ... a cell",
         "made_by": "book/recorded/many_tokens.py",
         "script_sha256": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
-        "npz_sha256": hashlib.sha256(npz.read_bytes()).hexdigest(),
         "settings": {"N": N_TOKENS, "M": N_TOKENS, "d": list(SEEDS), "rates": list(RATES), "steps": TIMES[-1],
                      "frequencies": "p(x) proportional to 1/x", "embeddings": "independent, uniform on the sphere"},
         "runs": {"processor seconds in all, digest": runs},
@@ -238,7 +218,7 @@ def provenance(device: str, kept: dict[str, np.ndarray], npz: Path) -> dict:
                   "digest": str(kept["cells_digest"])[:16]},
         "digests": "of settings, code that computes, versions and threads: see digest in the script",
         "versions": versions(),
-        "hardware": hardware(device),
+        "hardware": recorded.hardware(torch.device(device)),
     }  # fmt: skip
 
 
@@ -262,12 +242,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells = FIGURE_6 + [(d, N, draws) for d, (sizes, draws) in MAP.items() for N in sizes]
     kept |= separability(cells, options.checkpoints)
     options.out.mkdir(parents=True, exist_ok=True)
-    npz, part = options.out / "many-tokens.npz", options.out / "many-tokens.json.part"
     beside = ("seconds", "digest", "cells_digest")  # for the json: the npz shall be the same from run to run
-    save(npz, {name: v for name, v in kept.items() if name not in beside})
-    words = provenance(options.device, kept, npz)
-    part.write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
-    part.replace(options.out / "many-tokens.json")
+    arrays = {name: v for name, v in kept.items() if name not in beside}
+    recorded.save("many-tokens", arrays, provenance(options.device, kept), options.out)
 
 
 if __name__ == "__main__":
