@@ -26,7 +26,7 @@ from amem_core.induction import (
 )
 from amem_core.induction import record as recorder
 from amem_core.induction.record import SHOWN, observer, record
-from amem_core.induction.recordings import RECORDINGS, Recording, example
+from amem_core.induction.recordings import EXAMPLE, RECORDINGS, Recording, example
 from tests.oracles import refuses
 
 SMALL = TrainingConfig(d=8, length=48, sequences=12, rate=2.0, steps=6, held_out=5)
@@ -66,7 +66,7 @@ def test_maps_are_the_attention_of_the_recorded_steps(tmp_path):
     maps = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -torch.inf).softmax(-1)
     assert arrays["map steps"].tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert np.abs(arrays["maps"][0, 0, 0] - 255 * maps.numpy()).max() <= 0.5 + 1e-3  # rounded to units of 1/255
-    assert np.abs(arrays["maps"].astype(int).sum(-1) - 255).max() <= 40 * 0.5
+    assert np.abs(arrays["maps"].astype(int).sum(-1) - 255).max() <= EXAMPLE * 0.5
 
 
 def test_an_interrupted_recording_ends_bit_for_bit_as_if_it_never_stopped(tmp_path, monkeypatch):

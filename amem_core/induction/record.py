@@ -2,7 +2,7 @@
 
     python -m amem_core.induction.record NAME ...
     python -m amem_core.induction.record --help
-    torchrun --nproc-per-node 2 -m amem_core.induction.record figure-7-top figure-7-bottom
+    torchrun --nproc-per-node 2 -m amem_core.induction.record figure-7-top figure-7-bottom-128
 
 Writes NAME.npz and NAME.json into ``book/recorded``; the names and settings are in
 :mod:`amem_core.induction.recordings`. Each run of a recording has a checkpoint of its own, in a folder under a name

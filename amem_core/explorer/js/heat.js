@@ -59,4 +59,4 @@ function cells(view, context, stops, flip) {
   return { holder, draw };
 }
 VIEWS.heat = (view, context) => cells(view, context, RAMP, false);
-VIEWS.matrix = (view, context) => cells(view, context, DIVERGING, true);
+VIEWS.matrix = (view, context) => cells(view, context, view.range?.[0] === 0 ? DIVERGING.slice(2) : DIVERGING, true);
