@@ -65,7 +65,7 @@ def view(kind: str, name: str, title: str, **options: Any) -> dict[str, Any]:
     - ``"bars"``, ``{"labels", "values", "colors"?}``: ``range``, ``bind`` (a list in the state, such as ``"p"``)
     - ``"heat"``, ``{"z": rows, "x"?, "y"?, "labels"?}``: ``range``, ``unit``, ``log_x``, ``log_y``, ``bind`` (a
       crosshair: ``{"x": p, "y": q}``)
-    - ``"matrix"``, as heat (diverging colours around 0, first row on top): ``range``
+    - ``"matrix"``, as heat, first row on top (diverging colours around 0; of one sign where ``range`` begins at 0)
     - ``"sequence"``, ``{"tokens", "marks", "reads", "predicted"?}``: a text whose cursor is the time (``steps``: its
       length less 1). Marks: ``k`` for the k-th trigger, ``-k`` for its output, or 0; reads: see ``induction.strongest``
 

@@ -190,3 +190,33 @@ def test_a_finger_reads_along_and_still_scrolls_the_page(site):
     page.wait_for_function("scrollY > 50")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     phone.close()
+
+
+def test_many_alike_are_tinted_and_not_named(page):
+    """Those that are read as much as one left out have no name; none is named where all are read alike."""
+    swap = """(pairs) => {
+        const { frame, context } = document.querySelector(".ex").explorer, one = frame().one;
+        window.before ??= one.reads;
+        one.reads = pairs ? [...window.before.slice(0, -1), pairs] : window.before;
+        context.redraw();
+    }"""
+    n = len(TEXT)
+    page.evaluate(swap, [[0, 20], [2, 12], [3, 4], [4, 4], [6, 4], [7, 4], [8, 3]])
+    assert tinted(page, 0) == [1, 3, 4, 5, 7, 8, 9]
+    assert said(page)[0] == f"“c” at {n} reads “a” at 1 (20%), “c” at 3 (12%); others 68%."
+    page.evaluate(swap, [[k, 2] for k in range(n)])
+    assert said(page)[0] == f"“c” at {n} reads no character with more than 2%."
+    page.evaluate(swap, None)
+
+
+def test_next_is_said_only_where_it_was_asked_for(page):
+    blank = """(at) => {
+        const { frame, context } = document.querySelector(".ex").explorer;
+        frame().two.predicted[at] = "";
+        context.redraw();
+    }"""
+    page.evaluate(blank, 5)
+    page.locator(".ex-text").nth(0).locator("span").nth(5).hover()
+    assert "Next" not in said(page)[1]
+    page.locator(".ex-text").nth(0).locator("span").nth(6).hover()
+    assert f"Next: “{TEXT[7]}”" in said(page)[1]

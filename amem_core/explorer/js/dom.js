@@ -47,7 +47,7 @@ function scale([low, high], [from, to], log = false) {
 // A titled frame with its layers and two scales. An axis shows round numbers, or names in the middle of its units.
 const BOX = { width: 360, height: 250, left: 46, right: 10, top: 24, bottom: 36 };
 function chart(view, xRange, yRange, { logX = false, logY = false, grid = true, xNames = null, yNames = null } = {}) {
-  const { width, height, left, right, top, bottom } = BOX;
+  const { width, left, right, top, bottom } = BOX, height = Math.max(BOX.height, top + bottom + 10.5 * (yNames?.length ?? 0));
   const x = scale(xRange, [left, width - right], logX), y = scale(yRange, [height - bottom, top], logY);
   const power = (v, log) => log && (v < 1e-2 || v > 1e3) && Number.isInteger(Number(Math.log10(v).toFixed(9)));
   const label = (v, log) => power(v, log)

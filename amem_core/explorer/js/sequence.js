@@ -1,5 +1,6 @@
-// A text under the cursor: each character is tinted by the root of what the one under the cursor pays it of attention.
-// Underlines: a trigger solid, its output dotted, in the trigger's colour; the legend names what is read.
+// A text under the cursor: each character is tinted by the root of what the one under the cursor pays it of attention,
+// as a part of the most it pays. Underlines: a trigger solid, its output dotted, in the trigger's colour. The legend
+// names up to five that are read, and none of those that are read as much as one left out.
 VIEWS.sequence = (view, context) => {
   const text = html("div", { class: "ex-text", tabindex: 0, role: "slider", "aria-label": view.title, "aria-valuemin": 1 });
   const legend = html("div", { class: "ex-reads" }), holder = html("div", { class: "ex-view" }, html("p", { class: "ex-caption" }, view.title), text, legend);
@@ -11,7 +12,7 @@ VIEWS.sequence = (view, context) => {
   for (const name of ["pointermove", "pointerdown"]) text.addEventListener(name, choose);
   onArrows(text, (dx, dy) => context.stepCursor(dx - dy));
   const build = ({ tokens, marks }) => {
-    cells = tokens.map((token, k) => html("span", marks[k] && { style: `border-bottom: 3px ${marks[k] > 0 ? "solid" : "dotted"} ${context.color(Math.abs(marks[k]) - 1)}` }, token));
+    cells = tokens.map((token, k) => html("span", marks[k] && { style: `border-bottom: ${marks[k] > 0 ? "3px solid" : "2px dotted"} ${context.color(Math.abs(marks[k]) - 1)}` }, token));
     fill(text, { "aria-valuemax": tokens.length }, []).replaceChildren(...cells);
   };
   const draw = (frame, state) => {
@@ -22,13 +23,14 @@ VIEWS.sequence = (view, context) => {
     const key = tokens.join("") + marks;
     if (key !== drawn) { drawn = key; build(frame[view.id]); }
     if (!pairs.every(([j, share]) => j in cells && j <= at && Number.isFinite(share) && share >= 0)) throw new Error("attention is not a share of an earlier character");
-    const tint = new Map(pairs), rest = 100 - pairs.reduce((sum, [, share]) => sum + share, 0);
+    const tint = new Map(pairs), most = Math.max(1, ...tint.values()), left = pairs[5]?.[1] ?? -1;
+    const named = pairs.slice(0, 5).filter(([, share]) => share > left), rest = 100 - named.reduce((sum, [, share]) => sum + share, 0);
     cells.forEach((cell, j) => {
-      cell.style.backgroundColor = tint.has(j) ? `color-mix(in srgb, ${context.color(0)} ${Math.round(6 * Math.sqrt(tint.get(j)))}%, transparent)` : "";
+      cell.style.backgroundColor = tint.has(j) ? `color-mix(in srgb, ${context.color(0)} ${Math.round(15 + 45 * Math.sqrt(tint.get(j) / most))}%, transparent)` : "";
       cell.classList.toggle("ex-here", j === at);
     });
-    const said = `“${tokens[at]}” at ${at + 1} reads ${pairs.map(([j, share]) => `“${tokens[j]}” at ${j + 1} (${share}%)`).join(", ")}`;
-    legend.textContent = `${said}${rest > 0 ? `; others ${rest}%` : ""}.${predicted ? ` Next: “${predicted[at]}”.` : ""}`;
+    const words = named.map(([j, share]) => `“${tokens[j]}” at ${j + 1} (${share}%)`).join(", ") || `no character with more than ${most}%`;
+    legend.textContent = `“${tokens[at]}” at ${at + 1} reads ${words}${rest > 0 && named.length ? `; others ${rest}%` : ""}.${predicted?.[at] ? ` Next: “${predicted[at]}”.` : ""}`;
     fill(text, { "aria-valuenow": at + 1, "aria-valuetext": legend.textContent }, []);
   };
   return { holder, draw };
