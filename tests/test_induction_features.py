@@ -11,6 +11,7 @@ from amem_core.induction import (
     TRAINED,
     BigramTask,
     Features,
+    SimplifiedTransformer,
     Weights,
     features_hessian_product,
     features_sharpness,
@@ -18,7 +19,9 @@ from amem_core.induction import (
     fixed_features,
     gradient_paths,
     loss_and_gradients,
+    loss_plain,
     orthonormal_weights,
+    path_descent,
     spikes,
 )
 from amem_core.rates import fit_rate
@@ -136,9 +139,27 @@ def test_paths_need_what_stands_behind_them():
         assert {name for name, path in gradient_paths(without, batch).items() if path.any()} == wanted
 
 
+def test_descent_by_paths_is_torchs_own_descent():
+    batch, start = TASK.sample(12, generator(2)), Weights.draw(63, 40, 12, seed=1, dtype=torch.float64)
+    model = SimplifiedTransformer(start)
+    optimiser = torch.optim.SGD([getattr(model, name) for name in TRAINED], lr=0.5)
+    for weights, parts in path_descent(start, batch, 0.5, 3):
+        optimiser.zero_grad()
+        loss_plain(model, batch).backward()
+        optimiser.step()
+        for name in TRAINED:  # roundings of three steps, of entries below one
+            assert (getattr(weights, name) - getattr(model, name)).abs().max() < 1e-13
+        assert (start.W_K1 + sum(parts.values()) - model.W_K1).abs().max() < 1e-13
+
+
 def test_paths_refuse():
+    small, batch = Weights.draw(63, 8, 4, seed=0), TASK.sample(2, generator(0))
     with refuses("tokens"):
-        gradient_paths(Weights.draw(63, 8, 4, seed=0), TASK.sample(2, generator(0)))
+        gradient_paths(small, batch)
+    with refuses("rate", "0"):
+        path_descent(small, batch, 0.0, 1)
+    with refuses("steps", "0"):
+        path_descent(small, batch, 1.0, 0)
 
 
 @pytest.mark.parametrize("orthonormal", [False, True])
@@ -150,11 +171,7 @@ def test_orders_of_growth_from_zero(orthonormal):
     rates = torch.logspace(-3, -1, 6, dtype=torch.float64) * (1.0 if orthonormal else 0.1)
     sizes = {name: [] for name in ("W_O2", "W_K2", "residual", "values", "keys", "queries")}
     for rate in rates.tolist():
-        weights, parts = start, dict.fromkeys(("residual", "values", "keys", "queries"), 0.0)
-        for _ in range(4):
-            gradients = loss_and_gradients(weights, batch)[1]
-            parts = {name: parts[name] - rate * path for name, path in gradient_paths(weights, batch).items()}
-            weights = weights.replace(**{k: getattr(weights, k) - rate * g for k, g in gradients.items()})
+        weights, parts = path_descent(start, batch, rate, 4)[-1]
         for name, values in sizes.items():
             values.append(float((parts[name] if name in parts else getattr(weights, name)).norm()))
     wanted = {"W_O2": 1, "W_K2": 2, "residual": 1, "values": 2, "keys": 4, "queries": 4}

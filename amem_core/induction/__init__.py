@@ -19,7 +19,7 @@ from amem_core.induction.head import (
     spectral_factors,
 )
 from amem_core.induction.model import TRAINED, SimplifiedTransformer, Weights, loss_plain
-from amem_core.induction.paths import gradient_paths
+from amem_core.induction.paths import gradient_paths, path_descent
 from amem_core.induction.presets import RATES, SCALES, TrainingConfig, preset
 from amem_core.induction.probes import ideal_memories, margins, recall, recall_probes
 from amem_core.induction.readings import first_time, spikes
@@ -57,6 +57,7 @@ __all__ = [
     "margins",
     "natural_gaps",
     "orthonormal_weights",
+    "path_descent",
     "positions_right",
     "predicted_accuracy",
     "preset",

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from amem_core.induction.fast import require_fit
+from amem_core.induction.fast import loss_and_gradients, require_fit
 from amem_core.induction.model import SimplifiedTransformer, Weights
 from amem_core.induction.task import Sequences
+from amem_core.validation import require_count, require_positive
 
 PATHS = ("residual", "values", "keys", "queries")
 
@@ -51,3 +52,31 @@ def gradient_paths(weights: Weights, sequences: Sequences) -> dict[str, Float[Te
         name: torch.autograd.grad(h1, model.W_K1, by_h1, retain_graph=True)[0]
         for name, by_h1 in zip(PATHS, by_copy, strict=True)
     }
+
+
+def path_descent(
+    weights: Weights, sequences: Sequences, rate: float, steps: int
+) -> list[tuple[Weights, dict[str, Float[Tensor, "d d"]]]]:
+    """Gradient descent on all three matrices: the weights after each step, and what ``W_K1`` moved along each path.
+
+    Raises
+    ------
+    ValueError
+        As ``gradient_paths``; for a rate that is not positive, or steps that are not a positive whole number.
+
+    Examples
+    --------
+    >>> from amem_core.induction import BigramTask
+    >>> batch = BigramTask.shakespeare(length=32).sample(4, torch.Generator().manual_seed(0))
+    >>> moved = path_descent(Weights.draw(63, 32, 8, seed=0, zero=("W_K1", "W_K2", "W_O2")), batch, rate=0.1, steps=3)
+    >>> [sorted(name for name, part in parts.items() if part.any()) for _, parts in moved][0]
+    ['residual']
+    """
+    rate, steps = require_positive("rate", rate), require_count("steps", steps)
+    moved, parts = [], {name: torch.zeros_like(weights.W_K1) for name in PATHS}
+    for _ in range(steps):
+        gradients, paths = loss_and_gradients(weights, sequences)[1], gradient_paths(weights, sequences)
+        parts = {name: parts[name] - rate * path for name, path in paths.items()}
+        weights = weights.replace(**{name: getattr(weights, name) - rate * G for name, G in gradients.items()})
+        moved.append((weights, parts))
+    return moved
