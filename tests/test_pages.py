@@ -66,6 +66,13 @@ def test_no_file_names_another_host_to_load_from(html):
     assert not (remote := files.remote_addresses(html)), "\n".join(remote)
 
 
+def test_every_page_names_an_icon(html):
+    """Without one a browser asks for /favicon.ico, and its console says that there is none."""
+    for page in html.glob("book/*.html"):
+        icon = re.search(r'<link rel="icon" href="([^"]+)"', page.read_text(encoding="utf-8"))
+        assert icon and (page.parent / icon[1]).is_file(), page.name
+
+
 def test_pages_are_light_to_load(report):
     """Whichever page comes first stays within the first budget; what a page adds to the shared files, in the second."""
     for name, loaded in report.weights.items():
